@@ -1,0 +1,1 @@
+"""The words: types and rules of Kubernetes, pure."""

@@ -1,0 +1,1 @@
+"""The private containerd: its config, its life, its events, its images."""

@@ -1,0 +1,1 @@
+"""House E: controllers, one a file."""

@@ -1,0 +1,1 @@
+"""The one runtime seam: CRI v1 over gRPC."""

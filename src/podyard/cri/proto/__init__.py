@@ -1,0 +1,1 @@
+"""Generated CRI messages; only podyard.cri sees them."""

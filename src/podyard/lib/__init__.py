@@ -1,0 +1,1 @@
+"""The ground: no Kubernetes word in it."""

@@ -1,0 +1,80 @@
+"""Asyncio, as far as a TaskGroup alone does not reach.
+
+The one module that may call ``asyncio.create_task`` and friends.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+
+async def finish(work: Coroutine[object, object, _T], *, within_s: float) -> _T:
+    """Run ``work`` to its end even while being cancelled; then let the cancel pass.
+
+    Args:
+        work: the cleanup that must not be left half done.
+        within_s: seconds after which the work itself is cancelled.
+
+    Raises:
+        TimeoutError: the work took longer than ``within_s``.
+        asyncio.CancelledError: the caller was cancelled meanwhile (the work is done).
+    """
+    task = asyncio.get_running_loop().create_task(_bounded(work, within_s))
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as order:
+            if task.cancelled():
+                raise
+            cancelled = order
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # seen, so asyncio does not complain
+        raise cancelled
+    return task.result()
+
+
+async def _bounded(work: Coroutine[object, object, _T], within_s: float) -> _T:
+    async with asyncio.timeout(within_s):
+        return await work
+
+
+async def supervise(
+    run: Callable[[], Awaitable[object]],
+    *,
+    restart_after_s: float,
+    on_crash: Callable[[Exception], None],
+) -> None:
+    """Run a loop for ever; when it crashes, tell and start it again.
+
+    A normal return ends the supervision. ``except*`` groups are told whole.
+    """
+    while True:
+        try:
+            await run()
+        except Exception as crash:  # noqa: BLE001 - the very purpose of this function
+            on_crash(crash)
+        else:
+            return
+        await asyncio.sleep(restart_after_s)
+
+
+async def wait_first(*waits: Awaitable[object]) -> int:
+    """Wait until one of several awaitables ends; cancel the others.
+
+    Returns:
+        The index of the one that ended first.
+    """
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        first = next(index for index, task in enumerate(tasks) if task.done())
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    tasks[first].result()
+    return first

@@ -1,0 +1,1 @@
+"""House D: packets on this machine."""

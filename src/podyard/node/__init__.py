@@ -1,0 +1,1 @@
+"""House C: the node agent, our kubelet."""

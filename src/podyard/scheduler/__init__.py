@@ -1,0 +1,1 @@
+"""House B: the scheduler."""

@@ -1,0 +1,1 @@
+"""House A: the API server."""

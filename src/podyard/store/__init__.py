@@ -1,0 +1,1 @@
+"""The one append-only log under the API server."""
