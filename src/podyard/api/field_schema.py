@@ -50,7 +50,7 @@ class LazyFields(Mapping[str, FieldSchema]):
     A kind has hundreds of fields and some contain themselves; a patch visits few.
     """
 
-    __slots__ = ("_make", "_made", "_names")
+    __slots__ = ("_made", "_make", "_names")
 
     def __init__(
         self, names: Iterable[str], make: Callable[[str], FieldSchema]
