@@ -229,12 +229,9 @@ def unauthorized() -> ApiError:
 def method_not_allowed(group: str, resource: str, action: str) -> ApiError:
     """405: this kind has no such verb."""
     message = (
-        f"{action} is not supported on resources of kind "
-        f'"{qualified(group, resource)}"'
+        f'{action} is not supported on resources of kind "{qualified(group, resource)}"'
     )
-    return ApiError(
-        405, "MethodNotAllowed", message, _details(group, resource, "")
-    )
+    return ApiError(405, "MethodNotAllowed", message, _details(group, resource, ""))
 
 
 def expired(message: str) -> ApiError:

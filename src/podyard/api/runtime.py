@@ -106,7 +106,9 @@ class SandboxSecurity:
     run_as_user: int | None = None
     run_as_group: int | None = None
     supplemental_groups: tuple[int, ...] = ()
-    supplemental_groups_policy: SupplementalGroupsPolicy = SupplementalGroupsPolicy.MERGE
+    supplemental_groups_policy: SupplementalGroupsPolicy = (
+        SupplementalGroupsPolicy.MERGE
+    )
     seccomp: SecurityProfile | None = None
     apparmor: SecurityProfile | None = None
     selinux: SELinuxOptions | None = None
@@ -124,7 +126,9 @@ class ContainerSecurity:
     run_as_group: int | None = None
     run_as_username: str = ""
     supplemental_groups: tuple[int, ...] = ()
-    supplemental_groups_policy: SupplementalGroupsPolicy = SupplementalGroupsPolicy.MERGE
+    supplemental_groups_policy: SupplementalGroupsPolicy = (
+        SupplementalGroupsPolicy.MERGE
+    )
     capabilities: Capabilities = field(default_factory=Capabilities)
     seccomp: SecurityProfile | None = None
     apparmor: SecurityProfile | None = None
