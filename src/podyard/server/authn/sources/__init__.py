@@ -1,0 +1,1 @@
+"""Authenticators, one a file; each ends in ``PART``."""

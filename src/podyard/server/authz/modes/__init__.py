@@ -1,0 +1,1 @@
+"""Authorizers, one a file; each ends in ``PART``."""
