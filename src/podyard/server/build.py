@@ -4,7 +4,7 @@ Source: apiserver ``endpoints/request/requestinfo.go`` (v1.36).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import parse_qs, unquote
@@ -55,7 +55,7 @@ class RequestInfo:
     namespace: str = ""
     name: str = ""
     rest: tuple[str, ...] = ()
-    query: Mapping[str, tuple[str, ...]] = _NO_QUERY
+    query: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _NO_QUERY)
 
     def param(self, name: str) -> str:
         """Return the first value of a query parameter, or an empty string."""
@@ -115,7 +115,7 @@ def _decode(segment: str) -> str:
     return text
 
 
-def _resource_request(  # noqa: PLR0913, PLR0917 - the parts of one path
+def _resource_request(
     method: str,
     path: str,
     group: str,
@@ -158,17 +158,7 @@ def _collection(info: RequestInfo) -> RequestInfo:
     name = info.name
     if not name and verb in {"list", "watch", "deletecollection"}:
         name = _selected_name(info.param("fieldSelector"))
-    return RequestInfo(
-        verb=verb,
-        path=info.path,
-        is_resource_request=True,
-        group=info.group,
-        version=info.version,
-        resource=info.resource,
-        namespace=info.namespace,
-        name=name,
-        query=info.query,
-    )
+    return replace(info, verb=verb, name=name)
 
 
 def _selected_name(selector: str) -> str:
