@@ -2,7 +2,7 @@
 
 from typing import Final
 
-__version__: Final = "0.1.0"
+__version__ = "0.1.0"
 
 #: The Kubernetes release whose behaviour Podyard mirrors.
 KUBERNETES_VERSION: Final = "v1.36.2"
