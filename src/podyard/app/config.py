@@ -1,0 +1,494 @@
+"""Flags, environment and YAML file → one frozen config.
+
+Precedence: flag, then ``PODYARD_*``, then the file, then the default. File keys
+equal the flags; settings of the kubelet keep their KubeletConfiguration names
+(kubelet.config.k8s.io/v1beta1) and stand beside them.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from podyard.lib.durations import parse_duration
+
+
+class ConfigError(Exception):
+    """A setting that cannot be used; the message names where it stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything a person may choose. Spans end in ``_s``, seconds.
+
+    Attributes:
+        name: the instance; several run side by side.
+        data_dir: objects, certificates, logs, volumes and images.
+        root_dir: where node credentials (``config.json``) are looked for.
+        runtime_endpoint: a CRI socket; empty for the private containerd.
+        runtime_cni_bin_dir: where the CNI plugins are.
+        listen: further addresses the API server listens on.
+        port: the API server's port; 0 for any free one, None for the usual one.
+        node_port: likewise for the node's own endpoints.
+        node_name: name of the Node object; empty for the host's name.
+        semantics: ``documented`` or ``upstream``.
+        static_pod_path: a directory of manifests; empty for none.
+    """
+
+    name: str = "default"
+    data_dir: Path = Path()
+    root_dir: Path = Path("/var/lib/kubelet")
+    runtime_endpoint: str = ""
+    runtime_cni_bin_dir: str = ""
+    listen: tuple[str, ...] = ()
+    port: int | None = None
+    node_port: int | None = None
+    node_name: str = ""
+    semantics: str = "documented"
+    enable_admission_plugins: tuple[str, ...] = ()
+    feature_gates: Mapping[str, bool] | None = None
+    log_level: str = "info"
+    runtimes: tuple[Mapping[str, object], ...] = ()
+    # KubeletConfiguration
+    static_pod_path: str = ""
+    max_pods: int = 110
+    pod_pids_limit: int = -1
+    cgroup_driver: str = ""
+    cluster_domain: str = "cluster.local"
+    cluster_dns: tuple[str, ...] = ()
+    resolv_conf: str = "/etc/resolv.conf"
+    serialize_image_pulls: bool = False
+    max_parallel_image_pulls: int = 5
+    image_gc_high_threshold_percent: int = 85
+    image_gc_low_threshold_percent: int = 80
+    image_minimum_gc_age_s: float = 120.0
+    container_log_max_size: str = "10Mi"
+    container_log_max_files: int = 5
+    node_status_update_frequency_s: float = 10.0
+    node_status_report_frequency_s: float = 300.0
+    node_lease_duration_s: float = 40.0
+    sync_frequency_s: float = 60.0
+    seccomp_default: bool = False
+    max_container_restart_period_s: float = 300.0
+
+
+Parse = Callable[[object], object]
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be a string")
+    return value
+
+
+def _path(value: object) -> Path:
+    text = _text(value)
+    if not text:
+        raise ValueError("must not be empty")
+    return Path(text).expanduser().absolute()
+
+
+def _integer(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("must be a whole number")
+    return int(value)
+
+
+def _port(value: object) -> int:
+    number = _integer(value)
+    if not 0 <= number <= 65535:
+        raise ValueError("must be a port between 0 and 65535")
+    return number
+
+
+def _between(low: int, high: int) -> Parse:
+    def parse(value: object) -> int:
+        number = _integer(value)
+        if not low <= number <= high:
+            raise ValueError(f"must be between {low} and {high}")
+        return number
+
+    return parse
+
+
+def _boolean(value: object) -> bool:
+    match value:
+        case bool():
+            return value
+        case "true" | "1" | "yes":
+            return True
+        case "false" | "0" | "no":
+            return False
+        case _:
+            raise ValueError("must be true or false")
+
+
+def _span(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    return parse_duration(_text(value))
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return tuple(part for part in value.split(",") if part)
+    if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
+        return tuple(value)
+    raise ValueError("must be a list of strings")
+
+
+def _choice(*names: str) -> Parse:
+    def parse(value: object) -> str:
+        if value not in names:
+            raise ValueError(f"must be one of: {', '.join(names)}")
+        return str(value)
+
+    return parse
+
+
+def _gates(value: object) -> Mapping[str, bool]:
+    if isinstance(value, str):
+        pairs = [part.partition("=") for part in value.split(",") if part]
+        value = {name: _boolean(on) for name, _, on in pairs}
+    if not isinstance(value, dict):
+        raise ValueError("must be a map of gate names to true or false")
+    return {str(name): _boolean(on) for name, on in value.items()}
+
+
+def _maps(value: object) -> tuple[Mapping[str, object], ...]:
+    if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
+        raise ValueError("must be a list of maps")
+    return tuple(value)
+
+
+def _nested_restart_period(value: object) -> float:
+    if not isinstance(value, dict) or set(value) - {"maxContainerRestartPeriod"}:
+        raise ValueError("takes maxContainerRestartPeriod only")
+    period_s = _span(value.get("maxContainerRestartPeriod", 300))
+    if not 1 <= period_s <= 300:
+        raise ValueError("maxContainerRestartPeriod must be between 1s and 300s")
+    return period_s
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: its key in the file (and flag), its field, how it is read."""
+
+    key: str
+    field: str
+    parse: Parse
+    help: str
+    flag: bool = True
+    metavar: str = "VALUE"
+
+
+SETTINGS: Final = (
+    Setting("name", "name", _text, "which instance on this machine", metavar="NAME"),
+    Setting(
+        "data-dir", "data_dir", _path, "objects, logs, volumes, images", metavar="DIR"
+    ),
+    Setting(
+        "root-dir",
+        "root_dir",
+        _path,
+        "where node credentials (config.json) are looked for",
+        metavar="DIR",
+    ),
+    Setting(
+        "runtime-endpoint",
+        "runtime_endpoint",
+        _text,
+        "a CRI socket (unix:///…) instead of the private containerd",
+        metavar="URL",
+    ),
+    Setting(
+        "cni-bin-dir",
+        "runtime_cni_bin_dir",
+        _text,
+        "where the CNI plugins are (default: found)",
+        metavar="DIR",
+    ),
+    Setting(
+        "listen",
+        "listen",
+        _texts,
+        "further addresses to listen on, besides loopback and the Pod bridge",
+        metavar="ADDRESS",
+    ),
+    Setting(
+        "port",
+        "port",
+        _port,
+        "port of the API server; 0 for any free one (default: 6443 or a free one)",
+        metavar="PORT",
+    ),
+    Setting(
+        "node-port",
+        "node_port",
+        _port,
+        "port of the node's own endpoints; 0 for any free one",
+        metavar="PORT",
+    ),
+    Setting(
+        "node-name",
+        "node_name",
+        _text,
+        "name of the Node (default: the host's name)",
+        metavar="NAME",
+    ),
+    Setting(
+        "semantics",
+        "semantics",
+        _choice("documented", "upstream"),
+        "where the documentation and the kubelet disagree: documented or upstream",
+    ),
+    Setting(
+        "enable-admission-plugins",
+        "enable_admission_plugins",
+        _texts,
+        "admission plugins to switch on",
+        metavar="NAMES",
+    ),
+    Setting(
+        "feature-gates",
+        "feature_gates",
+        _gates,
+        "gates as in Kubernetes v1.36, Name=true,…",
+        metavar="GATES",
+    ),
+    Setting(
+        "log-level",
+        "log_level",
+        _choice("debug", "info", "warning", "error"),
+        "how much to log",
+    ),
+    Setting(
+        "runtimes",
+        "runtimes",
+        _maps,
+        "runtime handlers of the private containerd",
+        flag=False,
+    ),
+    Setting(
+        "staticPodPath",
+        "static_pod_path",
+        _text,
+        "directory of static Pod manifests",
+        flag=False,
+    ),
+    Setting("maxPods", "max_pods", _between(1, 5000), "Pods on this node", flag=False),
+    Setting(
+        "podPidsLimit",
+        "pod_pids_limit",
+        _integer,
+        "processes in a Pod; -1 for no limit",
+        flag=False,
+    ),
+    Setting(
+        "cgroupDriver",
+        "cgroup_driver",
+        _choice("cgroupfs", "systemd"),
+        "default: what the host needs",
+        flag=False,
+    ),
+    Setting(
+        "clusterDomain",
+        "cluster_domain",
+        _text,
+        "DNS domain of the cluster",
+        flag=False,
+    ),
+    Setting("clusterDNS", "cluster_dns", _texts, "DNS servers for Pods", flag=False),
+    Setting("resolvConf", "resolv_conf", _text, "the host's resolver file", flag=False),
+    Setting(
+        "serializeImagePulls",
+        "serialize_image_pulls",
+        _boolean,
+        "one pull at a time",
+        flag=False,
+    ),
+    Setting(
+        "maxParallelImagePulls",
+        "max_parallel_image_pulls",
+        _between(1, 1000),
+        "pulls at a time",
+        flag=False,
+    ),
+    Setting(
+        "imageGCHighThresholdPercent",
+        "image_gc_high_threshold_percent",
+        _between(0, 100),
+        "disk use that starts image collection",
+        flag=False,
+    ),
+    Setting(
+        "imageGCLowThresholdPercent",
+        "image_gc_low_threshold_percent",
+        _between(0, 100),
+        "disk use image collection aims for",
+        flag=False,
+    ),
+    Setting(
+        "imageMinimumGCAge",
+        "image_minimum_gc_age_s",
+        _span,
+        "how long an unused image stays",
+        flag=False,
+    ),
+    Setting(
+        "containerLogMaxSize",
+        "container_log_max_size",
+        _text,
+        "size at which a log is rotated",
+        flag=False,
+    ),
+    Setting(
+        "containerLogMaxFiles",
+        "container_log_max_files",
+        _between(2, 1000),
+        "log files kept a container",
+        flag=False,
+    ),
+    Setting(
+        "nodeStatusUpdateFrequency",
+        "node_status_update_frequency_s",
+        _span,
+        "how often the node looks at itself",
+        flag=False,
+    ),
+    Setting(
+        "nodeStatusReportFrequency",
+        "node_status_report_frequency_s",
+        _span,
+        "how often it reports when nothing changed",
+        flag=False,
+    ),
+    Setting(
+        "nodeLeaseDurationSeconds",
+        "node_lease_duration_s",
+        _span,
+        "how long the node's Lease lasts",
+        flag=False,
+    ),
+    Setting(
+        "syncFrequency",
+        "sync_frequency_s",
+        _span,
+        "how often every Pod is looked at",
+        flag=False,
+    ),
+    Setting(
+        "seccompDefault",
+        "seccomp_default",
+        _boolean,
+        "RuntimeDefault where a Pod says nothing",
+        flag=False,
+    ),
+    Setting(
+        "crashLoopBackOff",
+        "max_container_restart_period_s",
+        _nested_restart_period,
+        "maxContainerRestartPeriod",
+        flag=False,
+    ),
+)
+
+_BY_KEY: Final = {setting.key: setting for setting in SETTINGS}
+
+
+def environment_name(setting: Setting) -> str:
+    """Return the variable a flag may be given by."""
+    return "PODYARD_" + setting.key.upper().replace("-", "_")
+
+
+def load_config(
+    flags: Mapping[str, object],
+    environment: Mapping[str, str],
+    file: Path | None = None,
+) -> Config:
+    """Return the config.
+
+    Args:
+        flags: setting key to value, for the flags that were given.
+        environment: where ``PODYARD_*`` are looked for.
+        file: a YAML file, or ``None``.
+
+    Raises:
+        ConfigError: a value or key is wrong; the message says where and what to do.
+    """
+    values: dict[str, object] = {}
+    if file is None and environment.get("PODYARD_CONFIG"):
+        file = Path(environment["PODYARD_CONFIG"])
+    if file is not None:
+        for key, value in _read_file(file).items():
+            setting = _BY_KEY.get(key)
+            if setting is None:
+                raise ConfigError(
+                    f'{file}: unknown key "{key}"; known keys: {", ".join(_BY_KEY)}'
+                )
+            values[setting.field] = _parse(setting, value, f"{file}: {key}")
+    for setting in SETTINGS:
+        name = environment_name(setting)
+        if setting.flag and name in environment:
+            values[setting.field] = _parse(setting, environment[name], name)
+        if flags.get(setting.key) is not None:
+            values[setting.field] = _parse(
+                setting, flags[setting.key], f"--{setting.key}"
+            )
+    config = Config(**values)  # type: ignore[arg-type] # each parser gave its field's type
+    return _complete(config)
+
+
+def _complete(config: Config) -> Config:
+    if not config.name or len(config.name) > 32 or not _is_label(config.name):
+        raise ConfigError(
+            f'--name: "{config.name}" must be a DNS label of at most 32 characters: '
+            "lower-case letters, digits and '-', starting and ending with a letter or "
+            "digit"
+        )
+    low = config.image_gc_low_threshold_percent
+    if low >= config.image_gc_high_threshold_percent:
+        raise ConfigError(
+            "imageGCLowThresholdPercent must be below imageGCHighThresholdPercent"
+        )
+    if config.data_dir == Path():
+        values = {f.name: getattr(config, f.name) for f in fields(config)}
+        values["data_dir"] = Path("/var/lib/podyard") / config.name
+        return Config(**values)
+    return config
+
+
+def _is_label(text: str) -> bool:
+    ends = text[0] + text[-1]
+    return (
+        text.isascii()
+        and ends.isalnum()
+        and all(c.isdigit() or c.islower() or c == "-" for c in text)
+    )
+
+
+def _parse(setting: Setting, value: object, where: str) -> object:
+    try:
+        return setting.parse(value)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error} (got {value!r})") from error
+
+
+def _read_file(file: Path) -> dict[str, object]:
+    try:
+        text = file.read_text()
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: is not UTF-8 text") from error
+    try:
+        content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe loaders
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: is not valid YAML: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: must be a map of settings")
+    return {str(key): value for key, value in content.items()}
