@@ -1,0 +1,1 @@
+"""Container lifecycle hooks: what they do, and that they are delivered."""

@@ -1,0 +1,1 @@
+"""Pod lifecycle events: when to look again, and whether the runtime is there."""

@@ -1,0 +1,1 @@
+"""Probes of running containers and their verdicts."""

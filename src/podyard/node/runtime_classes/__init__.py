@@ -1,0 +1,1 @@
+"""RuntimeClass to runtime handler."""

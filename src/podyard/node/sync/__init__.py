@@ -1,0 +1,1 @@
+"""One Pod made so: observe, decide, act."""
