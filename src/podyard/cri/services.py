@@ -98,7 +98,9 @@ class RuntimeService(Protocol):
     async def remove_container(self, container_id: str) -> None:
         """Remove a container, killing it if it runs. Missing is removed."""
 
-    async def list_containers(self, *, pod_uid: str = "") -> tuple[ContainerStatus, ...]:
+    async def list_containers(
+        self, *, pod_uid: str = ""
+    ) -> tuple[ContainerStatus, ...]:
         """List containers (state, labels, annotations; no exit details)."""
 
     async def container_status(self, container_id: str) -> ContainerStatus:

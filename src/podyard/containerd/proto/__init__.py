@@ -1,0 +1,1 @@
+"""Generated containerd messages; only podyard.containerd sees them."""
