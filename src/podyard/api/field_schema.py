@@ -7,7 +7,7 @@ Source: the ``x-kubernetes-*`` extensions of the Kubernetes OpenAPI definitions.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -33,7 +33,7 @@ class FieldSchema:
     """
 
     type: str = ""
-    properties: Mapping[str, "FieldSchema"] = _NOTHING
+    properties: Mapping[str, "FieldSchema"] = field(default_factory=lambda: _NOTHING)
     items: "FieldSchema | None" = None
     values: "FieldSchema | None" = None
     patch_strategies: tuple[str, ...] = ()
