@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable
 
 from podyard.api.errors import ApiError, forbidden
 from podyard.api.identity import User
+from podyard.server.authz.decide import effective
 from podyard.server.authz.parts import (
     Allow,
     AuthorizationContext,
@@ -44,6 +45,7 @@ class AuthorizationChain:
 
     async def decide(self, user: User, info: RequestInfo) -> Decision:
         """Return the first opinion; ``NoOpinion`` carries every mode's reason."""
+        info = effective(info)
         reasons: list[str] = []
         for _, mode in self._modes:
             decision = await mode.authorize(user, info)
@@ -63,7 +65,7 @@ class AuthorizationChain:
             case Allow():
                 return
             case Deny(reason) | NoOpinion(reason):
-                raise refusal(user, info, reason)
+                raise refusal(user, effective(info), reason)
 
     async def list_rules(self, user: User, namespace: str) -> Rules:
         """Return all that the modes can list of what a user may do."""
