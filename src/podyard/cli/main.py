@@ -50,6 +50,7 @@ def run(argv: Sequence[str]) -> int:
     """Parse and run; turn every expected failure into one line on stderr."""
     parser = build_parser(load_parts(commands, Command))
     args = parser.parse_args(argv)
+    args.root_parser = parser
     if args.command is None:
         parser.print_help(sys.stderr)
         return 2

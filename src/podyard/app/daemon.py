@@ -1,0 +1,147 @@
+"""Running in the foreground, or as a child that outlives the terminal."""
+
+import asyncio
+import contextlib
+import os
+import select
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import orjson
+import structlog
+
+from podyard.app.config import Config
+from podyard.app.logs import set_up_logging
+from podyard.lib.clock import SystemClock
+
+log = structlog.get_logger()
+
+#: A finished step and the seconds it took.
+Report = Callable[[str, float], None]
+
+
+class StartError(Exception):
+    """Podyard could not start; the message says why and what to do.
+
+    Attributes:
+        code: the program's exit code.
+    """
+
+    def __init__(self, message: str, *, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def run_foreground(
+    config: Config,
+    *,
+    report: Report,
+    ready: Callable[[], None] = lambda: None,
+    log_file: Path | None = None,
+) -> None:
+    """Run until a signal or ``podyard down`` ends it.
+
+    Raises:
+        StartError: it could not start.
+    """
+    # Heavy imports happen here, once the person has been answered if need be.
+    from podyard.app.standalone import Standalone  # noqa: PLC0415
+
+    set_up_logging(config.log_level, log_file)
+    standalone = Standalone(config, report=report, ready=ready)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(standalone.run())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    with contextlib.suppress(ImportError):
+        import uvloop  # noqa: PLC0415 - optional
+
+        return uvloop.new_event_loop
+    return None
+
+
+def run_detached(config: Config, *, wait_s: float, report: Report) -> None:
+    """Start a child that keeps this working directory; wait until its node is Ready.
+
+    Args:
+        config: what to run.
+        wait_s: seconds to wait.
+        report: called for each step the child has finished.
+
+    Raises:
+        StartError: the child could not start, or was not ready in time.
+    """
+    try:
+        config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"--data-dir: {config.data_dir}: {error.strerror}") from error
+    log_file = config.data_dir / "podyard.log"
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.close(reading)
+        _be_the_child(config, writing, log_file)
+    os.close(writing)
+    with os.fdopen(reading, "rb", buffering=0) as pipe:
+        _follow(pipe.fileno(), wait_s=wait_s, report=report, log_file=log_file)
+
+
+def _be_the_child(config: Config, pipe: int, log_file: Path) -> NoReturn:
+    """Leave the terminal, run, and never return to the caller's code."""
+    code = 1
+    try:
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDWR)
+        output = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+        os.dup2(null, 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+
+        def tell(**message: object) -> None:
+            # The parent may have stopped waiting.
+            with contextlib.suppress(OSError):
+                os.write(pipe, orjson.dumps(message) + b"\n")
+
+        try:
+            run_foreground(
+                config,
+                report=lambda text, took_s: tell(done=text, took_s=took_s),
+                ready=lambda: tell(ready=True),
+                log_file=log_file,
+            )
+            code = 0
+        except StartError as error:
+            tell(error=str(error), code=error.code)
+            code = error.code
+        except Exception as error:
+            log.exception("podyard_crashed")
+            tell(error=f"{type(error).__name__}: {error}", code=1)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _follow(pipe: int, *, wait_s: float, report: Report, log_file: Path) -> None:
+    clock = SystemClock()
+    until_s = clock.monotonic_s() + wait_s
+    buffered = b""
+    while True:
+        left_s = until_s - clock.monotonic_s()
+        if left_s <= 0 or not select.select([pipe], [], [], left_s)[0]:
+            raise StartError(
+                f"not Ready within {wait_s:g} s; it goes on starting, see {log_file}"
+            )
+        chunk = os.read(pipe, 65536)
+        if not chunk:
+            raise StartError(f"it ended while starting, see {log_file}")
+        *lines, buffered = (buffered + chunk).split(b"\n")
+        for line in lines:
+            message = orjson.loads(line)
+            if "error" in message:
+                raise StartError(message["error"], code=message["code"])
+            if "ready" in message:
+                return
+            report(message["done"], message["took_s"])

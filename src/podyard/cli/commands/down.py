@@ -1,0 +1,72 @@
+"""``podyard down``."""
+
+import argparse
+import asyncio
+from typing import Final
+
+from podyard.cli.control import NotRunningError, ask
+from podyard.cli.parts import Command, CommandError, UsageError
+from podyard.cli.progress import Progress
+from podyard.cli.settings import config_of
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--grace",
+        default="10s",
+        metavar="SPAN",
+        help="how long Pods may take to stop, all together (default: 10s)",
+    )
+    parser.add_argument(
+        "--keep-pods",
+        action="store_true",
+        help="stop Podyard only; containers run on and are adopted by the next up",
+    )
+    parser.add_argument(
+        "--purge", action="store_true", help="delete the data directory too"
+    )
+
+
+def _run(args: argparse.Namespace) -> int:
+    from podyard.app import teardown  # noqa: PLC0415 - keeps --help quick
+    from podyard.lib.durations import parse_duration  # noqa: PLC0415
+
+    if args.keep_pods and args.purge:
+        raise UsageError("--keep-pods and --purge exclude each other")
+    try:
+        grace_s = parse_duration(args.grace)
+    except ValueError as error:
+        raise UsageError(f"--grace: {error}") from error
+    config = config_of(args)
+    progress = Progress()
+    wish = {"graceSeconds": grace_s, "keepPods": args.keep_pods}
+    try:
+        pid = int(ask(config.name, "GET", "/status")["pid"])
+        with progress.step(
+            "Podyard stopped" if args.keep_pods else "Pods and Podyard stopped"
+        ):
+            ask(config.name, "POST", "/stop", wish)
+            teardown.wait_for_exit(pid, within_s=grace_s + 60.0)
+    except NotRunningError:
+        progress.note(f'instance "{config.name}" is not running; cleaning up')
+    except TimeoutError as error:
+        raise CommandError(f"Podyard (pid {pid}) has not stopped: {error}") from error
+    if args.keep_pods:
+        return 0
+    try:
+        with progress.step("runtime stopped, host clean"):
+            asyncio.run(teardown.remove_instance(config, grace_s=grace_s))
+        if args.purge:
+            with progress.step(f"{config.data_dir} deleted"):
+                teardown.purge(config)
+    except teardown.TeardownError as error:
+        raise CommandError(str(error)) from error
+    return 0
+
+
+PART: Final = Command(
+    name="down",
+    help="stop the Pods, the runtime and Podyard; objects are kept",
+    arguments=_arguments,
+    run=_run,
+)

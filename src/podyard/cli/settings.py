@@ -1,0 +1,43 @@
+"""Config flags on a parser, and the config they make."""
+
+import argparse
+import os
+from pathlib import Path
+
+from podyard.app.config import SETTINGS, Config, ConfigError, load_config
+from podyard.cli.parts import UsageError
+
+_COMMON = {"name", "data-dir"}
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add ``--config`` and a flag for each setting."""
+    parser.add_argument(
+        "--config", default=None, metavar="FILE", help="a YAML file of settings"
+    )
+    for setting in SETTINGS:
+        if setting.flag and setting.key not in _COMMON:
+            parser.add_argument(
+                f"--{setting.key}",
+                default=None,
+                metavar=setting.metavar,
+                help=setting.help,
+            )
+
+
+def config_of(args: argparse.Namespace) -> Config:
+    """Return the config of parsed arguments.
+
+    Raises:
+        UsageError: a setting is wrong.
+    """
+    flags = {
+        setting.key: getattr(args, setting.key.replace("-", "_"), None)
+        for setting in SETTINGS
+        if setting.flag
+    }
+    file = getattr(args, "config", None)
+    try:
+        return load_config(flags, os.environ, Path(file) if file else None)
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
