@@ -340,6 +340,7 @@ class SqliteStore:
             )
             if isinstance(target, CompactTo):
                 await self._try_compact(target.rev)
+            self._file_bytes = await asyncio.to_thread(_file_bytes, self._path)
             await asyncio.sleep(self._settings.look_every_s)
 
     async def _try_compact(self, rev: int) -> None:
@@ -373,7 +374,7 @@ class SqliteStore:
                 lambda db: give_back_space(db, pages=_VACUUM_PAGES)
             ):
                 pass
-            self._file_bytes = await self._writer.job(lambda _: _file_bytes(self._path))
+            self._file_bytes = await asyncio.to_thread(_file_bytes, self._path)
         return removed
 
 
