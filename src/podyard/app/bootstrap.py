@@ -1,0 +1,169 @@
+"""What every cluster has from its first second: namespaces and its own Service.
+
+Asks before it writes, so that a later start writes nothing; safe to repeat after a
+crash at any line.
+
+Source: kubernetes ``pkg/controlplane/controller/{systemnamespaces,kubernetesservice}``
+(v1.36).
+"""
+
+import asyncio
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from podyard.api.documents import Document
+from podyard.api.errors import ApiError
+from podyard.api.scheme import ENDPOINT_SLICE, ENDPOINTS, NAMESPACE, SERVICE, Kind
+from podyard.client.services import ApiClient
+
+log = structlog.get_logger()
+
+#: The namespaces every cluster has.
+NAMESPACES: Final = ("default", "kube-node-lease", "kube-public", "kube-system")
+#: The Service by which Pods reach the API server.
+SERVICE_NAME: Final = "kubernetes"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiServerAddress:
+    """Where the API server is.
+
+    Attributes:
+        service_ip: the ClusterIP of the ``kubernetes`` Service.
+        ip: where it listens, as Pods reach it; never a loopback address.
+        port: where it listens.
+    """
+
+    service_ip: str
+    ip: str
+    port: int
+
+
+async def bootstrap(client: ApiClient, address: ApiServerAddress) -> int:
+    """Make what is missing, and correct where the API server is.
+
+    Args:
+        client: may write everywhere.
+        address: where the API server is.
+
+    Returns:
+        How many objects were written; 0 on every start but the first.
+
+    Raises:
+        ApiError: the API server refuses.
+        ApiUnreachableError: it cannot be reached.
+    """
+    present = await client.list(NAMESPACE)
+    there = {item["metadata"]["name"] for item in present.get("items") or ()}
+    written = await _create_namespaces(
+        client, (name for name in NAMESPACES if name not in there)
+    )
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(_ensure(client, kind, document))
+            for kind, document in build_documents(address)
+        ]
+    written += sum(task.result() for task in tasks)
+    if written:
+        log.info("bootstrapped", objects=written)
+    return written
+
+
+async def _create_namespaces(client: ApiClient, names: Iterable[str]) -> int:
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(_create(client, NAMESPACE, {"metadata": {"name": name}}))
+            for name in names
+        ]
+    return sum(task.result() for task in tasks)
+
+
+async def _create(client: ApiClient, kind: Kind, document: Document) -> bool:
+    document = {"apiVersion": kind.api_version, "kind": kind.kind, **document}
+    try:
+        await client.create(kind, document)
+    except ApiError as error:
+        if error.reason != "AlreadyExists":
+            raise
+        return False
+    return True
+
+
+async def _ensure(client: ApiClient, kind: Kind, wanted: Document) -> bool:
+    """Create a document, or correct what differs in the present one."""
+    metadata = wanted["metadata"]
+    try:
+        present = await client.get(kind, metadata["name"], metadata["namespace"])
+    except ApiError as error:
+        if error.code != 404:
+            raise
+        return await _create(client, kind, wanted)
+    changed = _correct(present, wanted)
+    if changed is None:
+        return False
+    await client.update(kind, changed)
+    return True
+
+
+def _correct(present: Document, wanted: Document) -> Document | None:
+    """Return the present document as it should be, or ``None`` where it is so."""
+    changed = {**present, "metadata": dict(present["metadata"])}
+    labels = {
+        **(present["metadata"].get("labels") or {}),
+        **wanted["metadata"]["labels"],
+    }
+    changed["metadata"]["labels"] = labels
+    for field, value in wanted.items():
+        if field in {"apiVersion", "kind", "metadata"}:
+            continue
+        if field == "spec":
+            changed["spec"] = {**present.get("spec", {}), **value}
+        else:
+            changed[field] = value
+    return None if changed == present else changed
+
+
+def build_documents(address: ApiServerAddress) -> tuple[tuple[Kind, Document], ...]:
+    """Return the Service ``kubernetes`` with what stands behind it."""
+    labels = {"component": "apiserver", "provider": "kubernetes"}
+    service: Document = {
+        "metadata": _metadata(labels),
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": address.service_ip,
+            "clusterIPs": [address.service_ip],
+            "sessionAffinity": "None",
+            "ports": [
+                {
+                    "name": "https",
+                    "protocol": "TCP",
+                    "port": 443,
+                    "targetPort": address.port,
+                }
+            ],
+        },
+    }
+    port = {"name": "https", "port": address.port, "protocol": "TCP"}
+    endpoints: Document = {
+        "metadata": _metadata({"endpointslice.kubernetes.io/skip-mirror": "true"}),
+        "subsets": [{"addresses": [{"ip": address.ip}], "ports": [port]}],
+    }
+    endpoint_slice: Document = {
+        "metadata": _metadata({"kubernetes.io/service-name": SERVICE_NAME}),
+        "addressType": f"IPv{ipaddress.ip_address(address.ip).version}",
+        "endpoints": [{"addresses": [address.ip], "conditions": {"ready": True}}],
+        "ports": [port],
+    }
+    return (
+        (SERVICE, service),
+        (ENDPOINTS, endpoints),
+        (ENDPOINT_SLICE, endpoint_slice),
+    )
+
+
+def _metadata(labels: dict[str, str]) -> Document:
+    return {"name": SERVICE_NAME, "namespace": "default", "labels": labels}
