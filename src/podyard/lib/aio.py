@@ -5,7 +5,7 @@ The one module that may call ``asyncio.create_task`` and friends.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 _T = TypeVar("_T")
 
@@ -78,3 +78,52 @@ async def wait_first(*waits: Awaitable[object]) -> int:
         await asyncio.gather(*tasks, return_exceptions=True)
     tasks[first].result()
     return first
+
+
+class SharedCalls(Generic[_T]):
+    """Equal calls in flight are made once; the last one to leave ends the call.
+
+    The call runs in a task of its own, so a waiter that is cancelled does not harm
+    the others; that task never outlives its last waiter.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: dict[object, tuple[asyncio.Task[_T], set[object]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    async def share(
+        self, key: object, make: Callable[[], Coroutine[object, object, _T]]
+    ) -> _T:
+        """Await the call of that key, making it where none is in flight.
+
+        Raises:
+            asyncio.CancelledError: the waiter was cancelled; the call goes on for
+                others, or was ended when there are none.
+            Exception: whatever the call raised, to every waiter.
+        """
+        entry = self._tasks.get(key)
+        if entry is None:
+            task = asyncio.get_running_loop().create_task(make())
+            entry = (task, set())
+            self._tasks[key] = entry
+            task.add_done_callback(lambda _: self._forget(key, task))
+        task, waiters = entry
+        me = object()
+        waiters.add(me)
+        try:
+            return await asyncio.shield(task)
+        finally:
+            waiters.discard(me)
+            if not waiters and not task.done():
+                self._forget(key, task)
+                task.cancel()
+                await asyncio.wait([task])
+                if not task.cancelled():
+                    task.exception()  # seen, so asyncio does not complain
+
+    def _forget(self, key: object, task: asyncio.Task[_T]) -> None:
+        entry = self._tasks.get(key)
+        if entry is not None and entry[0] is task:
+            del self._tasks[key]

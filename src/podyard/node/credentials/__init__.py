@@ -1,0 +1,1 @@
+"""Registry credentials: where they come from and which fit an image."""

@@ -1,0 +1,1 @@
+"""What a Pod may use: cgroup names, limits, and the cgroups themselves."""

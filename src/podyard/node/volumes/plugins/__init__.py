@@ -1,0 +1,1 @@
+"""Volume kinds, one a module."""
