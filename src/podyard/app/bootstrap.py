@@ -105,7 +105,14 @@ async def _ensure(client: ApiClient, kind: Kind, wanted: Document) -> bool:
     changed = _correct(present, wanted)
     if changed is None:
         return False
-    await client.update(kind, changed)
+    try:
+        await client.update(kind, changed)
+    except ApiError as error:
+        if error.code != 422:
+            raise
+        # The ClusterIP cannot change; another range of addresses was allocated.
+        await client.delete(kind, metadata["name"], metadata["namespace"])
+        return await _create(client, kind, wanted)
     return True
 
 

@@ -1,0 +1,78 @@
+"""What a scheduler plugin is, and what it is given. Pure.
+
+Source: https://kubernetes.io/docs/concepts/scheduling-eviction/scheduling-framework/
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+from podyard.api.documents import Document
+from podyard.api.predicates import NodeUsage
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """A node as the scheduler sees it.
+
+    Attributes:
+        node: the Node.
+        usage: what the Pods on it take, those on their way to it included.
+    """
+
+    node: Document
+    usage: NodeUsage = field(default_factory=NodeUsage)
+
+    @property
+    def name(self) -> str:
+        """The Node's name."""
+        return str(self.node["metadata"]["name"])
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """Why a node is passed over.
+
+    Attributes:
+        reasons: as kubectl shows them, without the count of nodes.
+        resolvable: whether evicting other Pods could help.
+    """
+
+    reasons: tuple[str, ...]
+    resolvable: bool = False
+
+
+class Scale(StrEnum):
+    """How raw scores of all nodes become 0 to 100."""
+
+    KEEP = "keep"
+    HIGHER_IS_BETTER = "higher"
+    LOWER_IS_BETTER = "lower"
+
+
+#: Says why a Pod cannot go to a node, or ``None`` where it can.
+Filter: TypeAlias = Callable[[Document, NodeInfo], Unfit | None]
+#: Says how well a Pod would do on a node that has passed every filter.
+Score: TypeAlias = Callable[[Document, NodeInfo], float]
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerPlugin:
+    """One plugin; pure.
+
+    Attributes:
+        name: upstream's name of it.
+        order: filters are asked from low to high; the first to object is named.
+        filter: passes nodes over.
+        score: prefers nodes.
+        scale: how its scores are made comparable.
+        weight: how much its score counts.
+    """
+
+    name: str
+    order: int
+    filter: Filter | None = None
+    score: Score | None = None
+    scale: Scale = Scale.KEEP
+    weight: int = 1
