@@ -1,0 +1,1 @@
+"""The kubelet's own HTTPS API: logs, exec, attach, port-forward, pods, stats."""
