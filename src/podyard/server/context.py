@@ -1,0 +1,73 @@
+"""What every verb works with: the doors it goes through, made once."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from podyard.api.documents import Document
+from podyard.api.identity import User
+from podyard.api.schema import Schemas
+from podyard.api.scheme import Kind
+from podyard.lib.clock import Clock
+from podyard.server.admission.parts import AdmissionRequest
+from podyard.server.allocation import ServiceAddresses
+from podyard.server.registry import Registry
+
+
+class Admission(Protocol):
+    """What may change or refuse a write (``admission.chain.AdmissionChain``)."""
+
+    async def mutate(self, request: AdmissionRequest) -> None:
+        """Change ``request.object``, or raise ``ApiError``."""
+
+    async def validate(self, request: AdmissionRequest) -> None:
+        """Raise ``ApiError``, or let it pass."""
+
+
+class NoAdmission:
+    """Changes and refuses nothing; for tests and bare servers."""
+
+    async def mutate(self, request: AdmissionRequest) -> None:
+        """Change nothing."""
+
+    async def validate(self, request: AdmissionRequest) -> None:
+        """Let it pass."""
+
+
+#: Answers a kind that is not stored: who asks, the body, the path's namespace.
+ReviewHandler: TypeAlias = Callable[[User, Document, str], Awaitable[Document]]
+#: Issues a ServiceAccount token: namespace, ServiceAccount, TokenRequest.
+IssueToken: TypeAlias = Callable[[str, str, Document], Awaitable[Document]]
+#: Refuses an eviction by raising ``ApiError`` 429: the Pod.
+CheckEviction: TypeAlias = Callable[[Document], Awaitable[None]]
+
+
+async def allow_eviction(_: Document) -> None:
+    """Let every eviction pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerContext:
+    """The doors of the verbs.
+
+    Attributes:
+        registry: the kinds and their objects.
+        schemas: the definitions of all kinds.
+        admission: what may change or refuse a write.
+        addresses: ClusterIPs and node ports.
+        clock: tells the time.
+        random_bytes: returns so many random bytes (names, uids).
+        reviews: the kinds that are answered, never stored.
+        issue_token: issues ServiceAccount tokens; ``None`` where nobody does.
+        check_eviction: may refuse an eviction.
+    """
+
+    registry: Registry
+    schemas: Schemas
+    admission: Admission
+    addresses: ServiceAddresses
+    clock: Clock
+    random_bytes: Callable[[int], bytes]
+    reviews: Mapping[Kind, ReviewHandler] = field(default_factory=dict)
+    issue_token: IssueToken | None = None
+    check_eviction: CheckEviction = allow_eviction
