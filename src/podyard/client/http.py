@@ -207,6 +207,12 @@ class HttpApiClient:
         """Replace the status of the object that ``document`` names."""
         return await self._put(kind, document, namespace, "status")
 
+    async def update_subresource(
+        self, kind: Kind, document: Document, subresource: str, namespace: str = ""
+    ) -> Document:
+        """PUT a subresource of the object that ``document`` names."""
+        return await self._put(kind, document, namespace, subresource)
+
     async def _put(
         self, kind: Kind, document: Document, namespace: str, subresource: str
     ) -> Document:
@@ -251,6 +257,23 @@ class HttpApiClient:
         if propagation:
             options["propagationPolicy"] = propagation
         return await self._document("DELETE", kind.path(namespace, name), body=options)
+
+    async def delete_collection(
+        self,
+        kind: Kind,
+        namespace: str = "",
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        propagation: str = "",
+    ) -> Document:
+        """Delete the objects of a namespace that are selected."""
+        options: Document = {"kind": "DeleteOptions", "apiVersion": "v1"}
+        if propagation:
+            options["propagationPolicy"] = propagation
+        query = _query(labelSelector=label_selector, fieldSelector=field_selector)
+        path = kind.path(namespace)
+        return await self._document("DELETE", path, query=query, body=options)
 
     async def get_subresource(
         self, kind: Kind, name: str, subresource: str, namespace: str = ""

@@ -127,6 +127,11 @@ class ApiClient(Protocol):
     ) -> Document:
         """Replace the status of the object that ``document`` names."""
 
+    async def update_subresource(
+        self, kind: Kind, document: Document, subresource: str, namespace: str = ""
+    ) -> Document:
+        """PUT a subresource of the object that ``document`` names: ``finalize``."""
+
     async def patch(
         self,
         kind: Kind,
@@ -163,6 +168,21 @@ class ApiClient(Protocol):
 
         Returns:
             The object while it is being deleted, or a Status.
+        """
+
+    async def delete_collection(
+        self,
+        kind: Kind,
+        namespace: str = "",
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        propagation: str = "",
+    ) -> Document:
+        """Delete the objects of a namespace (or of all of them) that are selected.
+
+        Returns:
+            The List of what was deleted, or is being deleted.
         """
 
     async def get_subresource(
