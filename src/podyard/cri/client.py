@@ -8,7 +8,7 @@ restarted runtime is met again quickly.
 """
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Final, TypeVar
 
 import grpc
@@ -117,7 +117,7 @@ class CriChannel:
 
     async def stream(
         self, path: str, request: Message, answer: type[_Answer]
-    ) -> AsyncIterator[_Answer]:
+    ) -> AsyncGenerator[_Answer, None]:
         """Iterate over a server's stream, without deadline.
 
         Raises:
@@ -388,7 +388,7 @@ class GrpcRuntimeService:
         )
         return tuple(convert.from_stats(item) for item in reply.stats)
 
-    async def container_events(self) -> AsyncIterator[ContainerEvent]:
+    async def container_events(self) -> AsyncGenerator[ContainerEvent, None]:
         """Stream events for ever; CRIUnimplementedError where there are none."""
         stream = self._channel.stream(
             _RUNTIME + "GetContainerEvents",

@@ -1,6 +1,7 @@
 import datetime
 
 from google.protobuf import any_pb2 as _any_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -73,7 +74,13 @@ class Envelope(_message.Message):
     event: _any_pb2.Any
     def __init__(self, timestamp: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., namespace: _Optional[str] = ..., topic: _Optional[str] = ..., event: _Optional[_Union[_any_pb2.Any, _Mapping]] = ...) -> None: ...
 
-class TaskEvent(_message.Message):
+class TaskStart(_message.Message):
+    __slots__ = ("container_id",)
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    def __init__(self, container_id: _Optional[str] = ...) -> None: ...
+
+class TaskDelete(_message.Message):
     __slots__ = ("container_id", "id")
     CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
@@ -189,6 +196,18 @@ class ContentInfoResponse(_message.Message):
     INFO_FIELD_NUMBER: _ClassVar[int]
     info: ContentInfo
     def __init__(self, info: _Optional[_Union[ContentInfo, _Mapping]] = ...) -> None: ...
+
+class UpdateContentRequest(_message.Message):
+    __slots__ = ("info", "update_mask")
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_MASK_FIELD_NUMBER: _ClassVar[int]
+    info: ContentInfo
+    update_mask: _field_mask_pb2.FieldMask
+    def __init__(self, info: _Optional[_Union[ContentInfo, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ...) -> None: ...
+
+class UpdateContentResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Image(_message.Message):
     __slots__ = ("name", "labels", "target")
