@@ -2,8 +2,8 @@
 
 Three steps as client-go's recorder has them (tools/record/events_cache.go, v0.36):
 
-1. More than ten Events within ten minutes that differ only in their message become
-   one, whose message says that it stands for several.
+1. From the tenth on, Events within ten minutes that differ only in their message
+   become one, whose message says that it stands for several.
 2. An Event equal to one before, message and all, raises that one's count.
 3. Each source and object has a bucket of 25 Events that refills one in five minutes;
    with an empty bucket nothing is written.
@@ -19,7 +19,7 @@ from typing import Final, Generic, TypeAlias, TypeVar
 _K = TypeVar("_K", bound=Hashable)
 _V = TypeVar("_V")
 
-#: So many different messages in so many seconds are told one by one.
+#: From this different message on, within so many seconds, they are combined.
 MAX_SIMILAR: Final = 10
 SIMILAR_WITHIN_S: Final = 600.0
 #: The flood gate of one source and object.
@@ -164,7 +164,7 @@ class EventCorrelator:
         if known is None or now_s - known.last_s > SIMILAR_WITHIN_S:
             known = _Similar(frozenset(), now_s)
         messages = known.messages | {event.message}
-        if len(messages) <= MAX_SIMILAR:
+        if len(messages) < MAX_SIMILAR:
             self._similar.put(alike, _Similar(messages, now_s))
             exact = replace(event.subject, resource_version="")
             return (exact, event.type, event.reason, event.message), event

@@ -131,10 +131,11 @@ class EventRecorder:
 
     async def _write(self, waiting: _Waiting) -> None:
         decision = self._correlator.decide(waiting.event, now_s=waiting.at_s)
+        name = self._name(waiting.event.subject, waiting.at)
         delay_s = 0.0
         while True:
             try:
-                await self._carry_out(decision, waiting.at)
+                await self._carry_out(decision, waiting.at, name)
                 return
             except ApiError as error:
                 if error.code < 500 and error.code != 429:
@@ -151,26 +152,26 @@ class EventRecorder:
             await asyncio.sleep(delay_s)
 
     async def _carry_out(
-        self, decision: CreateEvent | CountEvent | DropEvent, at: datetime
+        self, decision: CreateEvent | CountEvent | DropEvent, at: datetime, name: str
     ) -> None:
         match decision:
             case DropEvent():
                 pass
             case CreateEvent(key, event):
-                await self._create(key, event, at)
-            case CountEvent(key, event, count, name):
-                if await self._count(event, count, name, at):
-                    self._correlator.written(key, name=name, count=count)
+                await self._create(key, event, at, name)
+            case CountEvent(key, event, count, written_name):
+                if await self._count(event, count, written_name, at):
+                    self._correlator.written(key, name=written_name, count=count)
                 else:
-                    await self._create(key, event, at)
+                    await self._create(key, event, at, name)
             case unknown:
                 assert_never(unknown)
 
-    async def _create(self, key: Hashable, event: NewEvent, at: datetime) -> None:
-        document = self._build(event, at)
-        name = document["metadata"]["name"]
+    async def _create(
+        self, key: Hashable, event: NewEvent, at: datetime, name: str
+    ) -> None:
         try:
-            await self._client.create(EVENT, document)
+            await self._client.create(EVENT, self._build(event, at, name))
         except ApiError as error:
             # An attempt whose answer was lost had reached the server after all.
             if error.reason != "AlreadyExists":
@@ -200,7 +201,7 @@ class EventRecorder:
             raise
         return True
 
-    def _build(self, event: NewEvent, at: datetime) -> Document:
+    def _build(self, event: NewEvent, at: datetime, name: str) -> Document:
         subject = event.subject
         involved = {
             "kind": subject.kind,
@@ -215,14 +216,11 @@ class EventRecorder:
         return {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {
-                "name": self._name(subject, at),
-                "namespace": _namespace(subject),
-            },
-            "involvedObject": {name: text for name, text in involved.items() if text},
+            "metadata": {"name": name, "namespace": _namespace(subject)},
+            "involvedObject": _present(involved),
             "reason": event.reason,
             "message": event.message,
-            "source": {name: text for name, text in source.items() if text},
+            "source": _present(source),
             "firstTimestamp": _to_text(at),
             "lastTimestamp": _to_text(at),
             "count": 1,
@@ -249,6 +247,10 @@ class EventRecorder:
 
 def _namespace(subject: EventSubject) -> str:
     return subject.namespace or "default"
+
+
+def _present(fields: dict[str, str]) -> dict[str, str]:
+    return {field: text for field, text in fields.items() if text}
 
 
 def _to_text(at: datetime) -> str:

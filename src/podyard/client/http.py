@@ -466,12 +466,15 @@ def _to_event(line: bytes, server: str) -> WatchEvent:
     try:
         event = orjson.loads(line)
         event_type, document = event["type"], event["object"]
+        is_error = event_type == "ERROR"
+        if not is_error and not document["metadata"]["resourceVersion"]:
+            raise ValueError("the object has no resourceVersion")
     except (ValueError, KeyError, TypeError) as error:
         raise ApiUnreachableError(
             f"{server} sent a watch event of {len(line)} bytes that cannot be read",
             server=server,
         ) from error
-    if event_type == "ERROR":
+    if is_error:
         raise ApiError.from_status(document)
     return WatchEvent(event_type, document)
 

@@ -9,7 +9,7 @@ every call as "look again".
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final, TypeAlias, assert_never
 
 import structlog
@@ -64,10 +64,8 @@ class Informer:
         self._client = client
         self._kind = kind
         self._namespace = namespace
-        self._selectors = {
-            "label_selector": label_selector,
-            "field_selector": field_selector,
-        }
+        self._label_selector = label_selector
+        self._field_selector = field_selector
         self._on_change = on_change
         self._chance = chance or random.Random(0)  # noqa: S311 - spreads load only
         self._objects: dict[tuple[str, str], Document] = {}
@@ -145,7 +143,11 @@ class Informer:
             if not self._last_rev:
                 self._take_list(
                     await self._client.list(
-                        self._kind, self._namespace, limit=PAGE, **self._selectors
+                        self._kind,
+                        self._namespace,
+                        label_selector=self._label_selector,
+                        field_selector=self._field_selector,
+                        limit=PAGE,
                     )
                 )
             await self._follow()
@@ -158,8 +160,9 @@ class Informer:
             self._kind,
             self._namespace,
             resource_version=self._last_rev,
+            label_selector=self._label_selector,
+            field_selector=self._field_selector,
             timeout_s=self._chance.randint(*WATCH_S),
-            **self._selectors,
         )
         async with contextlib.aclosing(stream):
             async for event in stream:
@@ -246,8 +249,3 @@ def _uid(document: Document) -> object:
 
 def _rev(document: Document) -> object:
     return document["metadata"].get("resourceVersion")
-
-
-def named(objects: Iterable[Document]) -> dict[tuple[str, str], Document]:
-    """Return documents by namespace and name."""
-    return {_key(document): document for document in objects}
