@@ -467,8 +467,8 @@ def _to_event(line: bytes, server: str) -> WatchEvent:
         event = orjson.loads(line)
         event_type, document = event["type"], event["object"]
         is_error = event_type == "ERROR"
-        if not is_error and not document["metadata"]["resourceVersion"]:
-            raise ValueError("the object has no resourceVersion")
+        # Whoever follows a watch needs it to resume; better to stumble here.
+        _ = is_error or document["metadata"]["resourceVersion"]
     except (ValueError, KeyError, TypeError) as error:
         raise ApiUnreachableError(
             f"{server} sent a watch event of {len(line)} bytes that cannot be read",
