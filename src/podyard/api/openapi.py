@@ -32,8 +32,10 @@ from podyard.api.scheme import (
     Kind,
 )
 
-#: Content types of ``/openapi/v2``.
-V2_PROTOBUF: Final = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+#: Content types of ``/openapi/v2``. Clients ask for the protobuf form with either
+#: name, but Go cannot parse the ``@`` in an answer: always answer with the first.
+V2_PROTOBUF: Final = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+V2_PROTOBUF_ALIAS: Final = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 JSON: Final = "application/json"
 
 #: The patch types, in the order upstream lists them.

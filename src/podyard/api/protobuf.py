@@ -48,9 +48,21 @@ class _Shape(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Field:
+    """One row of the table.
+
+    Attributes:
+        name: in JSON.
+        shape: one value, a list, a map, or a struct of the parent's fields.
+        kind: a leaf's letter, or a message.
+        struct: whether ``kind`` is a message that is an object in JSON.
+        keep_zero: whether a zero is kept.
+        where: for messages.
+    """
+
     name: str
     shape: _Shape
     kind: str
+    struct: bool
     keep_zero: bool
     where: str
 
@@ -170,7 +182,9 @@ def _fields(message: str) -> dict[int, _Field]:
             shape, kind = _Shape(kind[0]), kind[1:]
         if len(kind) > 1 and "." not in kind:
             kind = f"{package}.{kind}"
-        fields[int(number)] = _Field(field, shape, kind, keep, f"{name}.{field}")
+        struct = len(kind) > 1 and not _list_kind(kind)
+        where = f"{name}.{field}"
+        fields[int(number)] = _Field(field, shape, kind, struct, keep, where)
     return fields
 
 
@@ -190,15 +204,23 @@ def _fill(
         raise ProtobufError(f"{message}: nested deeper than {MAX_DEPTH} messages")
     fields = _fields(message)
     while pos < end:
-        tag, pos = _read_varint(data, pos, end)
+        tag = data[pos]
+        if tag < 0x80:
+            pos += 1
+        else:
+            tag, pos = _read_varint(data, pos, end)
         number, wire = tag >> 3, tag & 7
         field = fields.get(number)
         if wire == _BYTES:
-            length, pos = _read_varint(data, pos, end)
-            stop = pos + length
+            if pos < end and data[pos] < 0x80:
+                stop = pos + 1 + data[pos]
+                pos += 1
+            else:
+                length, pos = _read_varint(data, pos, end)
+                stop = pos + length
             if stop > end:
                 raise ProtobufError(
-                    f"{message}: field {number} claims {length} bytes, "
+                    f"{message}: field {number} claims {stop - pos} bytes, "
                     f"{end - pos} are left"
                 )
             if field is not None:
@@ -258,26 +280,29 @@ def _take_varint(out: Document, field: _Field, value: int) -> None:
 def _take_bytes(
     out: Document, field: _Field, data: bytes, pos: int, stop: int, depth: int
 ) -> None:
-    if field.shape is _Shape.INLINE:
-        _fill(out, field.kind, data, pos, stop, depth + 1)
-    elif field.shape is _Shape.MAP:
-        key, value = _read_entry(field, data, pos, stop, depth)
-        out.setdefault(field.name, {})[key] = value
-    elif field.shape is _Shape.LIST:
+    shape = field.shape
+    if shape is _Shape.ONE:
+        if field.struct:
+            # a message sent in two parts is one message
+            part = out.setdefault(field.name, {})
+            _fill(part, field.kind, data, pos, stop, depth + 1)
+            return
+        value = _read_value(field, data, pos, stop, depth)
+        if value is None or not (value or field.keep_zero):
+            out.pop(field.name, None)
+        else:
+            out[field.name] = value
+    elif shape is _Shape.LIST:
         entries: list[Any] = out.setdefault(field.name, [])
         if field.kind in "ib":
             _read_packed(entries, field, data, pos, stop)
         else:
             entries.append(_read_value(field, data, pos, stop, depth))
-    elif len(field.kind) > 1 and not _list_kind(field.kind):
-        # a message sent in two parts is one message
-        _fill(out.setdefault(field.name, {}), field.kind, data, pos, stop, depth + 1)
+    elif shape is _Shape.MAP:
+        key, value = _read_entry(field, data, pos, stop, depth)
+        out.setdefault(field.name, {})[key] = value
     else:
-        value = _read_value(field, data, pos, stop, depth)
-        if value is None or not (value or field.keep_zero or field.kind == "F"):
-            out.pop(field.name, None)
-        else:
-            out[field.name] = value
+        _fill(out, field.kind, data, pos, stop, depth + 1)
 
 
 def _read_packed(
@@ -320,8 +345,11 @@ def _read_text(field: _Field, data: bytes, pos: int, stop: int) -> str:
 
 def _read_value(field: _Field, data: bytes, pos: int, stop: int, depth: int) -> Any:
     """Read a length-delimited value; ``None`` for one that means absent."""
-    kind = field.kind
-    match kind:
+    if field.struct:
+        document: Document = {}
+        _fill(document, field.kind, data, pos, stop, depth + 1)
+        return document
+    match field.kind:
         case "s":
             return _read_text(field, data, pos, stop)
         case "y":
@@ -343,22 +371,28 @@ def _read_value(field: _Field, data: bytes, pos: int, stop: int, depth: int) -> 
         case "i" | "b":
             raise ProtobufError(f"{field.where}: bytes where a number belongs")
         case _:
-            return _read_message(field, data, pos, stop, depth)
+            return _read_list(field, data, pos, stop, depth)
 
 
-def _read_message(field: _Field, data: bytes, pos: int, stop: int, depth: int) -> Any:
+def _read_list(
+    field: _Field, data: bytes, pos: int, stop: int, depth: int
+) -> list[Any]:
+    """Read a message that is a list in JSON: its one field repeats."""
     entry = _list_kind(field.kind)
-    if not entry:
-        document: Document = {}
-        _fill(document, field.kind, data, pos, stop, depth + 1)
-        return document
+    inner = _Field(
+        field.name,
+        _Shape.ONE,
+        entry,
+        struct=len(entry) > 1,
+        keep_zero=True,
+        where=field.where,
+    )
     items: list[Any] = []
     while pos < stop:
         tag, pos = _read_varint(data, pos, stop)
         length, pos = _read_varint(data, pos, stop)
         if tag != (1 << 3 | _BYTES) or pos + length > stop:
             raise ProtobufError(f"{field.where}: a broken list")
-        inner = _Field(field.name, _Shape.ONE, entry, keep_zero=True, where=field.where)
         items.append(_read_value(inner, data, pos, pos + length, depth + 1))
         pos += length
     return items
