@@ -125,59 +125,34 @@ def write_kubeconfig(path: Path, document: Document) -> None:
     _replace_file(path, _dump(document), mode=0o600)
 
 
-def merge_kubeconfig(
-    path: Path, document: Document, *, make_current: bool = True
-) -> None:
-    """Add or replace one kubeconfig's entries in a user's file.
+def merge_kubeconfig(source: Path, target: Path, *, make_current: bool = True) -> None:
+    """Add the entries of one kubeconfig to a user's file, or replace them there.
 
     Everything else stays: other entries, unknown fields, order, the file's mode and
     owner, and as far as its form allows, comments. A reader never sees half a file,
     and a file that cannot be understood is left alone. As kubectl does, it holds
-    ``<path>.lock`` meanwhile.
+    ``<target>.lock`` meanwhile.
 
     Args:
-        path: the user's file; made where it is missing; a link is followed.
-        document: what to add, as ``build_kubeconfig`` makes it.
-        make_current: whether its ``current-context`` becomes the file's.
+        source: a kubeconfig as ``build_kubeconfig`` makes it, all embedded.
+        target: the user's file; made where it is missing; a link is followed.
+        make_current: whether the source's ``current-context`` becomes the target's.
 
     Raises:
-        KubeconfigError: the file is broken, locked, or cannot be written.
+        KubeconfigError: a file is broken or locked, or cannot be read or written.
     """
-    target = path.resolve()
-    with _locked(target):
-        if not target.exists():
-            write_kubeconfig(target, document)
+    document = _read(source)
+    file = target.resolve()
+    with _locked(file):
+        if not file.exists():
+            write_kubeconfig(file, document)
             return
-        text = _read_text(target)
-        merged = _merge(_read(target), document, make_current=make_current)
+        text = _read_text(file)
+        merged = _merge(_parse(file, text), document, make_current=make_current)
         spliced = _splice(text, document, make_current=make_current)
-        if spliced is None or not _says(target, spliced, merged):
+        if spliced is None or not _says(file, spliced, merged):
             spliced = _dump(merged)
-        mode = stat.S_IMODE(target.stat().st_mode)
-        _replace_file(target, spliced, mode=mode)
-
-
-def remove_from_kubeconfig(path: Path, *, name: str, user: str = "") -> None:
-    """Take one cluster, user and context out of a user's file again.
-
-    Raises:
-        KubeconfigError: the file is broken, locked, or cannot be written.
-    """
-    target = path.resolve()
-    if not target.exists():
-        return
-    with _locked(target):
-        document = _read(target)
-        names = {"clusters": name, "contexts": name, "users": user or name}
-        if not any(_has(document, kind, names[kind]) for kind in _LISTS):
-            return
-        for kind in _LISTS:
-            entries = document.get(kind) or []
-            document[kind] = [e for e in entries if e.get("name") != names[kind]]
-        if document.get("current-context") == name:
-            document["current-context"] = ""
-        mode = stat.S_IMODE(target.stat().st_mode)
-        _replace_file(target, _dump(document), mode=mode)
+        _replace_file(file, spliced, mode=stat.S_IMODE(file.stat().st_mode))
 
 
 # ── reading ─────────────────────────────────────────────────────────────────────
@@ -333,15 +308,11 @@ def _keep_owner(fd: int, path: Path) -> None:
 # ── merging ─────────────────────────────────────────────────────────────────────
 
 
-def _has(document: Document, kind: str, name: str) -> bool:
-    return any(entry.get("name") == name for entry in document.get(kind) or ())
-
-
 def _merge(old: Document, new: Document, *, make_current: bool) -> Document:
     merged = dict(old)
     for kind in _LISTS:
         entries = list(old.get(kind) or ())
-        for entry in new[kind]:
+        for entry in new.get(kind) or ():
             place = [i for i, e in enumerate(entries) if e["name"] == entry["name"]]
             if place:
                 entries[place[0]] = entry
@@ -351,7 +322,7 @@ def _merge(old: Document, new: Document, *, make_current: bool) -> Document:
     merged.setdefault("apiVersion", "v1")
     merged.setdefault("kind", "Config")
     if make_current or not merged.get("current-context"):
-        merged["current-context"] = new["current-context"]
+        merged["current-context"] = new.get("current-context", "")
     return merged
 
 
@@ -369,13 +340,13 @@ def _splice(text: str, new: Document, *, make_current: bool) -> str | None:
         lines[-1] += "\n"
     edits: list[tuple[int, int, str]] = []
     for kind in _LISTS:
-        for entry in new[kind]:
+        for entry in new.get(kind) or ():
             edit = _edit_entry(lines, values.get(kind), kind, entry)
             if edit is None:
                 return None
             edits.append(edit)
     if make_current or not getattr(values.get("current-context"), "value", ""):
-        edits.append(_edit_current(lines, root, new["current-context"]))
+        edits.append(_edit_current(lines, root, new.get("current-context", "")))
     # From the bottom up, so that line numbers above stay true.
     for start, end, replacement in sorted(edits, key=lambda edit: -edit[0]):
         lines[start:end] = [replacement]
