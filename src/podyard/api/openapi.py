@@ -301,10 +301,10 @@ class OpenApiDocuments:
         Args:
             key: as the index has it: ``api/v1`` or ``apis/apps/v1``.
         """
+        group_version = _KEYS.get(key)
+        if group_version is None:
+            return None
         if key not in self._made:
-            group_version = _KEYS.get(key)
-            if group_version is None:
-                return None
             body = build_group_version_document(
                 self._library, *group_version, release=self._version
             )
