@@ -105,7 +105,7 @@ _SUBRESOURCES: Final[Mapping[Kind, tuple[_Subresource, ...]]] = {
         _status(NAMESPACE),
         _Subresource("finalize", ("put",), _gvk(NAMESPACE)),
     ),
-    NODE: (_status(NODE),),
+    NODE: (_status(NODE), _Subresource("proxy", ("connect",), None)),
     SERVICE: (_status(SERVICE),),
     SERVICE_ACCOUNT: (
         _Subresource(
