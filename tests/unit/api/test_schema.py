@@ -66,8 +66,8 @@ def test_the_document_handed_in_is_not_changed() -> None:
         pytest.param({**pod(), "x": 1}, "x", id="top"),
         pytest.param(container(x=1), "spec.containers[0].x", id="list"),
         pytest.param(
-            container(env=[{"name": "A"}, {"name": "B", "valeu": "1"}]),
-            "spec.containers[0].env[1].valeu",
+            container(env=[{"name": "A"}, {"name": "B", "valve": "1"}]),
+            "spec.containers[0].env[1].valve",
             id="list-in-list",
         ),
         pytest.param(
