@@ -345,6 +345,17 @@ class Container:
         """Whether, as an init container, it keeps running beside the others."""
         return self.restart_policy == "Always"
 
+    def port_number(self, port: int | str) -> int | None:
+        """Return the number of a port given by number or name, or ``None``."""
+        if isinstance(port, str):
+            named = [p.container_port for p in self.ports if p.name == port]
+            if named:
+                return named[0]
+            if not port.isdigit():
+                return None
+            port = int(port)
+        return port if 0 < port < 65536 else None
+
     @classmethod
     def of(cls, d: Document) -> "Container":
         """Read a Container or EphemeralContainer."""

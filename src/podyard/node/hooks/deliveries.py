@@ -1,0 +1,151 @@
+"""Deliveries of hooks in the node's journal: at least once, across crashes.
+
+A row is open from before the delivery until its end. After a crash an open row means
+that the hook may or may not have run: it is delivered again, as the next attempt.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import structlog
+
+from podyard.api.core_v1 import Container, Pod
+from podyard.api.documents import Document
+from podyard.lib.clock import Clock
+from podyard.store.backend import StoreError
+from podyard.store.node_journal import JournalRecord, NodeJournal
+
+log = structlog.get_logger()
+
+KIND: Final = "hook"
+HookName = Literal["PostStart", "PreStop"]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """An open row. ``record_id`` is ``None`` where the journal could not be written."""
+
+    record_id: int | None
+    attempt: int
+
+
+class Deliveries:
+    """Opens, finds and closes the rows of hooks.
+
+    Args:
+        journal: the node's journal.
+        clock: dates the rows.
+    """
+
+    def __init__(self, journal: NodeJournal, clock: Clock) -> None:
+        self._journal = journal
+        self._clock = clock
+        #: Rows this process has opened; an open row that is not here is from before.
+        self._mine: dict[tuple[str, HookName], Delivery] = {}
+
+    async def expect(
+        self, pod: Pod, container: Container, container_id: str, hook: HookName
+    ) -> Delivery:
+        """Open a row, before the container is started or the hook delivered."""
+        delivery = await self._open(pod, container, container_id, hook, attempt=1)
+        self._mine[container_id, hook] = delivery
+        return delivery
+
+    async def begin(
+        self, pod: Pod, container: Container, container_id: str, hook: HookName
+    ) -> Delivery | None:
+        """Return the row of a delivery that starts now.
+
+        A row left open by a dead process is closed and followed by the next attempt.
+
+        Returns:
+            The open row, or ``None`` where an earlier delivery has come to its end.
+        """
+        mine = self._mine.get((container_id, hook))
+        if mine is not None:
+            return mine
+        earlier = await self._rows(pod.uid, container_id, hook)
+        if any(not row.is_open for row in earlier if not row.body.get("interrupted")):
+            return None
+        attempt = 1
+        for row in earlier:
+            attempt = max(attempt, int(row.body.get("attempt", 1)) + 1)
+            if row.is_open:
+                await self._close(
+                    row.id, {"interrupted": True, "result": "interrupted"}
+                )
+        delivery = await self._open(pod, container, container_id, hook, attempt=attempt)
+        self._mine[container_id, hook] = delivery
+        return delivery
+
+    async def end(
+        self, container_id: str, hook: HookName, *, result: str, took_s: float
+    ) -> None:
+        """Close the row: ``succeeded``, ``failed`` or ``given up``."""
+        delivery = self._mine.pop((container_id, hook), None)
+        if delivery is not None and delivery.record_id is not None:
+            await self._close(
+                delivery.record_id, {"result": result, "tookSeconds": round(took_s, 3)}
+            )
+
+    async def owed(self, pod_uid: str, hook: HookName) -> frozenset[str]:
+        """Return the ids of containers with an open row from before this process."""
+        try:
+            rows = await self._journal.list(pod_uid, kind=KIND, only_open=True)
+        except StoreError:
+            log.exception("hook_journal_unreadable")
+            return frozenset()
+        return frozenset(
+            str(row.body["containerID"])
+            for row in rows
+            if row.body.get("hook") == hook
+            and (str(row.body["containerID"]), hook) not in self._mine
+        )
+
+    async def _rows(
+        self, pod_uid: str, container_id: str, hook: HookName
+    ) -> tuple[JournalRecord, ...]:
+        try:
+            rows = await self._journal.list(pod_uid, kind=KIND)
+        except StoreError:
+            log.exception("hook_journal_unreadable")
+            return ()
+        return tuple(
+            row
+            for row in rows
+            if row.body.get("containerID") == container_id
+            and row.body.get("hook") == hook
+        )
+
+    async def _open(
+        self,
+        pod: Pod,
+        container: Container,
+        container_id: str,
+        hook: HookName,
+        *,
+        attempt: int,
+    ) -> Delivery:
+        body: Document = {
+            "hook": hook,
+            "namespace": pod.namespace,
+            "pod": pod.name,
+            "container": container.name,
+            "containerID": container_id,
+            "attempt": attempt,
+        }
+        try:
+            record_id = await self._journal.open(
+                KIND, pod.uid, body, at=self._clock.now()
+            )
+        except StoreError:
+            # A full disk must not keep a Pod from starting or stopping.
+            log.exception("hook_journal_unwritable", hook=hook, pod_uid=pod.uid)
+            return Delivery(None, attempt)
+        return Delivery(record_id, attempt)
+
+    async def _close(self, record_id: int, result: Document) -> None:
+        try:
+            await self._journal.close(record_id, at=self._clock.now(), result=result)
+        except StoreError:
+            log.exception("hook_journal_unwritable", record_id=record_id)

@@ -1,0 +1,1 @@
+"""Hook handlers, one a file."""

@@ -1,0 +1,30 @@
+"""``exec``: a command in the container, in its namespaces and cgroups.
+
+The command is not expanded, and there is no time limit but the caller's.
+"""
+
+from typing import Final
+
+from podyard.api.core_v1 import Handler
+from podyard.cri.services import CRIError
+from podyard.node.hooks.build import build_exec_failure
+from podyard.node.hooks.parts import HookContext, HookError, HookHandler
+
+
+async def _run(context: HookContext, handler: Handler) -> None:
+    command = handler.exec_command or ()
+    try:
+        result = await context.runtime.exec_sync(
+            context.container_id, command, timeout_s=0
+        )
+    except CRIError as error:
+        raise HookError(error.rpc_text) from error
+    if result.exit_code != 0:
+        raise HookError(
+            build_exec_failure(command, result.exit_code, result.stdout, result.stderr)
+        )
+
+
+PART: Final = HookHandler(
+    field="exec", claims=lambda handler: handler.exec_command is not None, run=_run
+)

@@ -1,0 +1,30 @@
+"""``tcpSocket``: succeeds on connect, as documented; the kubelet knows no such hook."""
+
+import asyncio
+from typing import Final
+
+from podyard.api.core_v1 import Handler
+from podyard.lib.plain_http import Target, describe_dial
+from podyard.node.hooks.parts import HookContext, HookError, HookHandler
+
+
+async def _run(context: HookContext, handler: Handler) -> None:
+    action = handler.tcp_socket
+    assert action is not None
+    if not context.documented:
+        raise HookError(f"invalid handler: tcpSocket on port {action.port}")
+    host = action.host or (context.pod_ips[0] if context.pod_ips else "")
+    port = context.container.port_number(action.port)
+    if not host or port is None:
+        raise HookError(f'no address or no port "{action.port}" to connect to')
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+    except OSError as error:
+        text = describe_dial(Target("tcp", host, port, ""), error)
+        raise HookError(text) from error
+    writer.transport.abort()
+
+
+PART: Final = HookHandler(
+    field="tcpSocket", claims=lambda handler: handler.tcp_socket is not None, run=_run
+)

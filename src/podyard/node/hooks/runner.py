@@ -1,0 +1,157 @@
+"""Delivers lifecycle hooks: finds the handler, keeps the journal, tells how it went.
+
+Source: Kubernetes docs "Container Lifecycle Hooks"; ``pkg/kubelet/lifecycle``.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import structlog
+
+from podyard.api.core_v1 import Container, Handler, Pod
+from podyard.cri.services import RuntimeService
+from podyard.lib.aio import finish
+from podyard.lib.clock import Clock
+from podyard.node.hooks.build import build_failure
+from podyard.node.hooks.deliveries import Deliveries, HookName
+from podyard.node.hooks.parts import HookContext, HookError, HookHandler
+
+log = structlog.get_logger()
+
+#: An event on a Pod: its document, ``Warning``, reason, message.
+Warn = Callable[[Pod, str, str], None]
+
+
+class HookRunner:
+    """Runs PostStart and PreStop.
+
+    Args:
+        runtime: runs exec hooks.
+        deliveries: the journal's rows.
+        handlers: the parts.
+        clock: measures.
+        documented: see ``HookContext``.
+        warn: records a Warning event on a Pod.
+    """
+
+    def __init__(
+        self,
+        runtime: RuntimeService,
+        deliveries: Deliveries,
+        handlers: Sequence[HookHandler],
+        *,
+        clock: Clock,
+        documented: bool,
+        warn: Warn,
+    ) -> None:
+        self._runtime = runtime
+        self._deliveries = deliveries
+        self._handlers = tuple(handlers)
+        self._clock = clock
+        self._documented = documented
+        self._warn = warn
+        self._leaving = False
+
+    def leave_open(self) -> None:
+        """The agent stops and its containers run on: what is cut now is owed."""
+        self._leaving = True
+
+    async def expect_post_start(
+        self, pod: Pod, container: Container, container_id: str
+    ) -> None:
+        """Write down that this created container is owed its PostStart."""
+        await self._deliveries.expect(pod, container, container_id, "PostStart")
+
+    async def owed_post_starts(self, pod_uid: str) -> frozenset[str]:
+        """Return the container ids whose PostStart has not come to an end."""
+        return await self._deliveries.owed(pod_uid, "PostStart")
+
+    async def post_start(
+        self,
+        pod: Pod,
+        container: Container,
+        container_id: str,
+        pod_ips: tuple[str, ...],
+    ) -> None:
+        """Deliver the PostStart and wait for it; no time limit.
+
+        Raises:
+            HookError: it failed.
+        """
+        handler = container.lifecycle.post_start if container.lifecycle else None
+        if handler is not None:
+            await self._deliver(
+                "PostStart", pod, container, container_id, pod_ips, handler
+            )
+
+    async def pre_stop(
+        self,
+        pod: Pod,
+        container: Container,
+        container_id: str,
+        pod_ips: tuple[str, ...],
+        *,
+        deadline_at: datetime,
+    ) -> None:
+        """Deliver the PreStop and wait for it; the caller cancels at the deadline.
+
+        Raises:
+            HookError: it failed.
+        """
+        handler = container.lifecycle.pre_stop if container.lifecycle else None
+        if handler is not None:
+            log.debug("pre_stop_begins", pod=pod.full_name, until=deadline_at)
+            await self._deliver(
+                "PreStop", pod, container, container_id, pod_ips, handler
+            )
+
+    async def _deliver(
+        self,
+        hook: HookName,
+        pod: Pod,
+        container: Container,
+        container_id: str,
+        pod_ips: tuple[str, ...],
+        handler: Handler,
+    ) -> None:
+        delivery = await self._deliveries.begin(pod, container, container_id, hook)
+        if delivery is None:
+            return
+        context = HookContext(
+            pod=pod,
+            container=container,
+            container_id=container_id,
+            pod_ips=pod_ips,
+            runtime=self._runtime,
+            documented=self._documented,
+            warn=lambda reason, message: self._warn(pod, reason, message),
+        )
+        begin_s = self._clock.monotonic_s()
+
+        async def end(result: str) -> None:
+            await self._deliveries.end(
+                container_id,
+                hook,
+                result=result,
+                took_s=self._clock.monotonic_s() - begin_s,
+            )
+
+        try:
+            await self._part(handler).run(context, handler)
+        except HookError as error:
+            await end("failed")
+            raise HookError(
+                build_failure(pod, container, handler, error.message)
+            ) from error
+        except asyncio.CancelledError:
+            if not self._leaving:
+                await finish(end("given up"), within_s=5)
+            raise
+        await end("succeeded")
+
+    def _part(self, handler: Handler) -> HookHandler:
+        for part in self._handlers:
+            if part.claims(handler):
+                return part
+        raise HookError("invalid handler: none of exec, httpGet, sleep, tcpSocket")

@@ -1,0 +1,1 @@
+"""Probe handlers, one a file."""

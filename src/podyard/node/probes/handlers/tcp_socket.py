@@ -1,0 +1,44 @@
+"""``tcpSocket``: a connection is healthy."""
+
+import asyncio
+from typing import Final
+
+from podyard.api.core_v1 import Handler
+from podyard.lib.plain_http import Target, describe_dial
+from podyard.node.probes.parts import (
+    ProbeContext,
+    ProbeFault,
+    ProbeHandler,
+    ProbeResult,
+)
+
+
+async def _run(context: ProbeContext, handler: Handler) -> ProbeResult:
+    action = handler.tcp_socket
+    assert action is not None
+    port = context.container.port_number(action.port)
+    if port is None:
+        raise ProbeFault(
+            f'strconv.Atoi: parsing "{action.port}": invalid syntax: the container '
+            "has no port of that name"
+        )
+    target = Target("tcp", action.host or context.pod_ip, port, "")
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(context.probe.timeout_s):
+            transport, _ = await loop.create_connection(
+                asyncio.Protocol, target.host, target.port
+            )
+    except TimeoutError:
+        return ProbeResult(
+            healthy=False, output=f"dial tcp {target.address}: i/o timeout"
+        )
+    except OSError as error:
+        return ProbeResult(healthy=False, output=describe_dial(target, error))
+    transport.abort()
+    return ProbeResult(healthy=True)
+
+
+PART: Final = ProbeHandler(
+    field="tcpSocket", claims=lambda handler: handler.tcp_socket is not None, run=_run
+)
