@@ -8,27 +8,18 @@ would say "not there", ask the API itself.
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias, assert_never
-
-import structlog
+from typing import Final, TypeAlias
 
 from podyard.api.core_v1 import Container, Pod
 from podyard.api.documents import Document
 from podyard.api.errors import ApiError
 from podyard.api.scheme import CONFIG_MAP, SECRET, Kind
-from podyard.client.decide import Relist, Resume, Wait, decide_watch
+from podyard.client.informer import Informer
 from podyard.client.services import ApiClient, ApiUnreachableError
-from podyard.lib.backoff import Backoff
-
-log = structlog.get_logger()
 
 #: How long a watch outlives its last Pod, seconds; the next Pod is often near.
 LINGER_S: Final = 60.0
-_RETRY: Final = Backoff(base_s=0.5, cap_s=30.0)
-#: A watch that ends sooner without a word counts as failed, seconds.
-_SHORTEST_WATCH_S: Final = 1.0
 
 #: One object: kind, namespace, name.
 ObjectKey: TypeAlias = tuple[Kind, str, str]
@@ -84,15 +75,9 @@ def _of_volume(source: str, spec: Document) -> Iterator[tuple[Kind, str]]:
 @dataclass(slots=True, eq=False)
 class _Watched:
     key: ObjectKey
+    informer: Informer
     holders: set[str] = field(default_factory=set)
-    document: Document | None = None
-    synced: bool = False
-    revision: str = ""
     task: asyncio.Task[None] | None = None
-
-    @property
-    def selector(self) -> str:
-        return f"metadata.name={self.key[2]}"
 
 
 class ReferencedObjects:
@@ -119,7 +104,7 @@ class ReferencedObjects:
             return
         self._by_pod[pod.uid] = wanted
         for key in wanted - before:
-            watched = self._watched.setdefault(key, _Watched(key))
+            watched = self._watched.get(key) or self._add(key)
             watched.holders.add(pod.uid)
             self._start(watched)
         for key in before - wanted:
@@ -146,12 +131,11 @@ class ReferencedObjects:
             ReferencedObjectError: the API could not be asked and nothing is cached.
         """
         watched = self._watched.get((kind, namespace, name))
-        if watched is not None and watched.synced and watched.document is not None:
-            return watched.document
-        found = await self._read(kind, namespace, name)
-        if watched is not None and watched.synced and watched.document is None:
-            watched.document = found
-        return found
+        if watched is not None and watched.informer.is_synced:
+            known = watched.informer.get(namespace, name)
+            if known is not None:
+                return known
+        return await self._read(kind, namespace, name)
 
     async def run(self) -> None:
         """Keep the watches going until cancelled."""
@@ -165,7 +149,6 @@ class ReferencedObjects:
                 self._group = None
                 for watched in self._watched.values():
                     watched.task = None
-                    watched.synced = False
 
     def statistics(self) -> tuple[int, int]:
         """Return how many Pods are registered and how many objects are watched."""
@@ -183,12 +166,31 @@ class ReferencedObjects:
                 f"failed to sync {kind.singular} cache: {error}"
             ) from error
 
+    def _add(self, key: ObjectKey) -> _Watched:
+        kind, namespace, name = key
+
+        def tell(_old: Document | None, _new: Document | None) -> None:
+            # The first list is no change: whoever reads now reads just that.
+            if informer.is_synced:
+                for listener in self._listeners:
+                    listener(kind, namespace, name)
+
+        informer = Informer(
+            self._client,
+            kind,
+            namespace=namespace,
+            field_selector=f"metadata.name={name}",
+            on_change=tell,
+        )
+        watched = self._watched[key] = _Watched(key, informer)
+        return watched
+
     def _start(self, watched: _Watched) -> None:
         if self._group is None or watched.task is not None:
             return
         kind, namespace, name = watched.key
         watched.task = self._group.create_task(
-            self._watch(watched), name=f"watch {kind.resource} {namespace}/{name}"
+            watched.informer.run(), name=f"watch {kind.resource} {namespace}/{name}"
         )
 
     def _release(self, key: ObjectKey, uid: str) -> None:
@@ -206,82 +208,3 @@ class ReferencedObjects:
         del self._watched[watched.key]
         if watched.task is not None:
             watched.task.cancel()
-
-    async def _watch(self, watched: _Watched) -> None:
-        delay_s = 0.0
-        watched.revision = ""
-        while True:
-            error: Exception | None = None
-            started_s = asyncio.get_running_loop().time()
-            try:
-                if not watched.revision:
-                    await self._list(watched)
-                await self._follow(watched)
-            except (ApiError, ApiUnreachableError) as failure:
-                error = failure
-            lasted_s = asyncio.get_running_loop().time() - started_s
-            match decide_watch(watched.revision, error):
-                case Resume():
-                    pause = lasted_s < _SHORTEST_WATCH_S
-                case Relist():
-                    watched.revision, pause = "", error is None
-                case Wait(revision):
-                    watched.revision, pause = revision, True
-                case unknown:
-                    assert_never(unknown)
-            if pause:
-                delay_s = _RETRY.after(delay_s)
-                kind, namespace, name = watched.key
-                log.debug(
-                    "referenced_object_watch_waits",
-                    resource=kind.resource,
-                    namespace=namespace,
-                    name=name,
-                    delay_s=delay_s,
-                    error=str(error or ""),
-                )
-                await asyncio.sleep(delay_s)
-            else:
-                delay_s = 0.0
-
-    async def _list(self, watched: _Watched) -> None:
-        kind, namespace, _ = watched.key
-        listing = await self._client.list(
-            kind, namespace, field_selector=watched.selector
-        )
-        items = listing.get("items") or []
-        self._set(watched, items[0] if items else None)
-        metadata = listing.get("metadata") or {}
-        watched.revision = str(metadata.get("resourceVersion") or "")
-
-    async def _follow(self, watched: _Watched) -> None:
-        kind, namespace, _ = watched.key
-        stream = self._client.watch(
-            kind,
-            namespace,
-            resource_version=watched.revision,
-            field_selector=watched.selector,
-        )
-        async with aclosing(stream) as events:
-            async for event in events:
-                metadata = event.object.get("metadata") or {}
-                newest = metadata.get("resourceVersion") or watched.revision
-                watched.revision = str(newest)
-                if event.type == "DELETED":
-                    self._set(watched, None)
-                elif event.type != "BOOKMARK":
-                    self._set(watched, event.object)
-
-    def _set(self, watched: _Watched, document: Document | None) -> None:
-        before, was_synced = watched.document, watched.synced
-        watched.document, watched.synced = document, True
-        if was_synced and _revision(before) != _revision(document):
-            kind, namespace, name = watched.key
-            for listener in self._listeners:
-                listener(kind, namespace, name)
-
-
-def _revision(document: Document | None) -> str | None:
-    if document is None:
-        return None
-    return str((document.get("metadata") or {}).get("resourceVersion"))
