@@ -1,1 +1,1 @@
-"""House E: controllers, one a file."""
+"""House E: controllers, one a file in ``reconcilers``."""

@@ -1,0 +1,1 @@
+"""The controllers, one a file; each ends in ``PART``."""
