@@ -1,0 +1,23 @@
+"""One Podyard for all end-to-end tests that do not kill it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from support.instance import running_podyard
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "tests/e2e/" in str(item.path):
+            item.add_marker(pytest.mark.e2e)
+
+
+@pytest.fixture(scope="session")
+def instance(tmp_path_factory):
+    if os.geteuid() != 0:
+        pytest.skip("needs root: containers are run for real")
+    data_dir: Path = tmp_path_factory.mktemp("podyard") / "data"
+    with running_podyard(f"e2e-{os.getpid()}", data_dir) as running:
+        yield running

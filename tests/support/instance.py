@@ -1,0 +1,83 @@
+"""A whole Podyard, driven as a user does: by its command line."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+
+@dataclass(frozen=True)
+class RunningPodyard:
+    """One instance that was started with ``podyard up -d``."""
+
+    name: str
+    data_dir: Path
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.data_dir / "kubeconfig"
+
+    def cli(
+        self, command: str, *arguments: str, check: bool = True, timeout_s: float = 90
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a podyard command on this instance."""
+        return podyard(
+            command,
+            "--name",
+            self.name,
+            "--data-dir",
+            str(self.data_dir),
+            *arguments,
+            check=check,
+            timeout_s=timeout_s,
+        )
+
+    def up(self, *arguments: str) -> None:
+        """Start it and wait until the node is Ready."""
+        self.cli("up", "--detach", "--wait", "60s", "--port", "0", "--node-port", "0", *arguments)
+
+    def status(self) -> dict:
+        """Return ``podyard status -o json``."""
+        return orjson.loads(self.cli("status", "-o", "json").stdout)
+
+    @property
+    def pid(self) -> int:
+        return int(self.status()["pid"])
+
+
+def podyard(
+    *arguments: str, check: bool = True, timeout_s: float = 90, cwd: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run the program of this environment."""
+    done = subprocess.run(
+        [sys.executable, "-m", "podyard", *arguments],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=timeout_s,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2] / "src")},
+        cwd=cwd,
+        check=False,
+    )
+    if check and done.returncode != 0:
+        raise AssertionError(
+            f"podyard {' '.join(arguments)}: exit {done.returncode}\n"
+            f"{done.stdout}\n{done.stderr}"
+        )
+    return done
+
+
+@contextmanager
+def running_podyard(name: str, data_dir: Path, *arguments: str) -> Iterator[RunningPodyard]:
+    """Start an instance, and take it down with its data at the end."""
+    instance = RunningPodyard(name, data_dir)
+    try:
+        instance.up(*arguments)
+        yield instance
+    finally:
+        instance.cli("down", "--grace", "1s", "--purge", check=False)
