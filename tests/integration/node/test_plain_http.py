@@ -36,6 +36,7 @@ async def server():
     app.router.add_get("/ok", ok)
     app.router.add_get("/redirect", redirect)
     app.router.add_get("/chunked", chunked)
+
     async def loop(request):
         raise web.HTTPFound("/loop")
 
@@ -163,6 +164,7 @@ async def test_certificates_are_not_verified(tmp_path):
     pki = ensure_pki(tmp_path, Names(node_name="n"), now=datetime.now(UTC))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pki.node_serving.path)
+
     async def ok(request):
         return web.Response(text="tls")
 

@@ -81,7 +81,10 @@ def test_exec_commands_see_static_variables_only():
             "env": [
                 {"name": "A", "value": "1"},
                 {"name": "B", "value": "$(A)2"},
-                {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                {
+                    "name": "POD",
+                    "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}},
+                },
             ],
         }
     )
