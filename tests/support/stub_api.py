@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 from aiohttp import web
@@ -22,7 +23,7 @@ class StubApi:
     compact_rev: int = 0
     objects: dict[str, Document] = field(default_factory=dict)
     log: list[tuple[int, Document]] = field(default_factory=list)
-    requests: list[tuple[str, str, Document | None]] = field(default_factory=list)
+    requests: list[tuple[str, str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     #: Answers to give instead, first one first.
     instead: list[Callable[[web.Request], Awaitable[web.StreamResponse]]] = field(

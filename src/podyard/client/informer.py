@@ -180,7 +180,7 @@ class Informer:
         for key in self._objects.keys() - present:
             self._remove(key, None)
         self._last_rev = str((listed.get("metadata") or {}).get("resourceVersion", ""))
-        self._is_away = False
+        self._reached()
         self._synced.set()
 
     def _take_event(self, event: WatchEvent) -> None:
@@ -190,6 +190,7 @@ class Informer:
             self._put(event.object)
         self._last_rev = event.object["metadata"]["resourceVersion"]
         self._heard = True
+        self._reached()
 
     def _put(self, document: Document) -> None:
         key = _key(document)
@@ -224,17 +225,19 @@ class Informer:
         else:
             self._objects[key] = old
 
-    def _log_reachability(self, error: ApiError | ApiUnreachableError | None) -> None:
-        """Say once that the server is away, and once that it is back."""
-        if isinstance(error, ApiUnreachableError):
-            if not self._is_away:
-                self._log.warning("api_unreachable", error=str(error))
-            self._is_away = True
-            return
+    def _reached(self) -> None:
         if self._is_away:
             self._log.info("api_reachable_again")
         self._is_away = False
-        if error is not None and error.code != 410:
+
+    def _log_reachability(self, error: ApiError | ApiUnreachableError | None) -> None:
+        """Say once that the server is away, and once that it is back."""
+        if not isinstance(error, ApiUnreachableError):
+            self._reached()
+        elif not self._is_away:
+            self._log.warning("api_unreachable", error=str(error))
+            self._is_away = True
+        if isinstance(error, ApiError) and error.code != 410:
             self._log.warning("watch_refused", code=error.code, error=str(error))
 
 
