@@ -89,6 +89,12 @@ class Registry:
         self._heads = {part.kind: _head(part.kind) for part in resources}
         self._facts: OrderedDict[tuple[Kind, int], Facts] = OrderedDict()
 
+    def add_unstored(self, resources: Sequence[Resource]) -> None:
+        """Serve kinds that have no objects."""
+        for part in resources:
+            kind = part.kind
+            self._by_path[kind.group, kind.version, kind.resource] = part
+
     def find(self, group: str, version: str, resource: str) -> Resource | None:
         """Return the kind behind a path, if it is served."""
         return self._by_path.get((group, version, resource))

@@ -17,18 +17,6 @@ from podyard.server.resource import (
     fields,
 )
 
-#: The finalizer of a namespace's contents.
-KUBERNETES_FINALIZER: Final = "kubernetes"
-
-
-def _prepare_create(document: Document) -> None:
-    document["status"] = {"phase": "Active"}
-    spec = document.get("spec") or {}
-    finalizers = spec.get("finalizers") or []
-    if KUBERNETES_FINALIZER not in finalizers:
-        finalizers = [*finalizers, KUBERNETES_FINALIZER]
-    document["spec"] = {**spec, "finalizers": finalizers}
-
 
 def _prepare_update(new: Document, old: Document) -> None:
     new["spec"] = {
@@ -50,9 +38,7 @@ PART: Final = Resource(
         table.AGE_COLUMN,
     ),
     cells=_cells,
-    strategy=Strategy(
-        has_status=True, prepare_create=_prepare_create, prepare_update=_prepare_update
-    ),
+    strategy=Strategy(has_status=True, prepare_update=_prepare_update),
     subresources=(STATUS, Subresource("finalize", ("update",))),
     selectable_fields=fields("status.phase"),
     verbs=("create", "delete", "get", "list", "patch", "update", "watch"),

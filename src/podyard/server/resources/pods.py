@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from podyard.api.core_v1 import parse_time
 from podyard.api.documents import Document
-from podyard.api.resources import qos_class
 from podyard.api.scheme import POD
 from podyard.server import table
 from podyard.server.resource import (
@@ -26,9 +25,8 @@ _TERMINAL: Final = {"Succeeded", "Failed"}
 
 
 def _prepare_create(document: Document) -> None:
-    spec = document.get("spec") or {}
-    document["status"] = {"phase": "Pending", "qosClass": str(qos_class(document))}
-    spec.pop("ephemeralContainers", None)
+    """Ephemeral containers have a subresource of their own."""
+    (document.get("spec") or {}).pop("ephemeralContainers", None)
 
 
 def _prepare_update(new: Document, old: Document) -> None:

@@ -63,7 +63,6 @@ PART: Final = Resource(
     strategy=Strategy(
         has_status=True,
         returns_deleted=True,
-        prepare_create=lambda document: document.update(status={"loadBalancer": {}}),
     ),
     subresources=(STATUS,),
     selectable_fields=fields("spec.clusterIP", "spec.type"),

@@ -1,0 +1,1 @@
+"""The verbs: what is done with a kind once the request may pass."""
