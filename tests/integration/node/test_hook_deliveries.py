@@ -10,7 +10,8 @@ from podyard.lib.clock import SystemClock
 from podyard.lib.parts import load_parts
 from podyard.node.hooks import handlers
 from podyard.node.hooks.deliveries import Deliveries
-from podyard.node.hooks.parts import HookError, HookHandler
+from podyard.node.hooks.handler import HookHandler
+from podyard.node.hooks.parts import HookError
 from podyard.node.hooks.runner import HookRunner
 from podyard.store.sqlite_journal import open_node_journal
 

@@ -24,10 +24,8 @@ def source(tmp_path):
 
 
 async def collect(source, options, alive):
-    chunks = []
-    async for chunk in read_log(source, await source.open(), options, running=alive):
-        chunks.append(chunk)
-    return b"".join(chunks)
+    chunks = read_log(source, await source.open(), options, running=alive)
+    return b"".join([chunk async for chunk in chunks])
 
 
 async def dead():

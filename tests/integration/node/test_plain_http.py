@@ -157,11 +157,10 @@ async def test_a_cancelled_fetch_leaves_no_connection(server):
 
 
 async def test_certificates_are_not_verified(tmp_path):
-    from datetime import UTC, datetime
-
     from podyard.app.pki import Names, ensure_pki
+    from podyard.lib.clock import SystemClock
 
-    pki = ensure_pki(tmp_path, Names(node_name="n"), now=datetime.now(UTC))
+    pki = ensure_pki(tmp_path, Names(node_name="n"), now=SystemClock().now())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pki.node_serving.path)
 

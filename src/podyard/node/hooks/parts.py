@@ -1,10 +1,4 @@
-"""What a hook handler is, and what the hook room hands to others."""
-
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-
-from podyard.api.core_v1 import Container, Handler, Pod
-from podyard.cri.services import RuntimeService
+"""What the hook room hands to others."""
 
 
 class HookError(Exception):
@@ -18,41 +12,3 @@ class HookError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
-
-
-@dataclass(frozen=True, slots=True)
-class HookContext:
-    """One delivery, as a handler sees it.
-
-    Attributes:
-        pod: the Pod.
-        container: the container whose hook it is.
-        container_id: the runtime's id of the instance.
-        pod_ips: the Pod's addresses; the node's for a Pod on the host's network.
-        runtime: runs exec hooks.
-        documented: whether the documentation's rules count where the kubelet's differ.
-        warn: records a Warning event on the Pod: reason, message.
-    """
-
-    pod: Pod
-    container: Container
-    container_id: str
-    pod_ips: tuple[str, ...]
-    runtime: RuntimeService
-    documented: bool
-    warn: Callable[[str, str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class HookHandler:
-    """How one kind of hook is run.
-
-    Attributes:
-        field: the name in the API: ``exec``, ``httpGet``, ``sleep``, ``tcpSocket``.
-        claims: whether the handler is of this kind. Pure.
-        run: does it; raises :class:`HookError`.
-    """
-
-    field: str
-    claims: Callable[[Handler], bool]
-    run: Callable[[HookContext, Handler], Awaitable[None]]

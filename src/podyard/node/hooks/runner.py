@@ -15,7 +15,8 @@ from podyard.lib.aio import finish
 from podyard.lib.clock import Clock
 from podyard.node.hooks.build import build_failure
 from podyard.node.hooks.deliveries import Deliveries, HookName
-from podyard.node.hooks.parts import HookContext, HookError, HookHandler
+from podyard.node.hooks.handler import HookContext, HookHandler
+from podyard.node.hooks.parts import HookError
 
 log = structlog.get_logger()
 

@@ -25,14 +25,13 @@ from podyard.node.probes.decide import (
     has_probes,
     probe_of,
 )
-from podyard.node.probes.parts import (
-    ContainerVerdict,
+from podyard.node.probes.handler import (
     ProbeContext,
     ProbeFault,
     ProbeHandler,
     ProbeResult,
-    ProbeVerdicts,
 )
+from podyard.node.probes.parts import ContainerVerdict, ProbeVerdicts
 
 log = structlog.get_logger()
 

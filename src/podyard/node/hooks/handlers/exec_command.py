@@ -8,7 +8,8 @@ from typing import Final
 from podyard.api.core_v1 import Handler
 from podyard.cri.services import CRIError
 from podyard.node.hooks.build import build_exec_failure
-from podyard.node.hooks.parts import HookContext, HookError, HookHandler
+from podyard.node.hooks.handler import HookContext, HookHandler
+from podyard.node.hooks.parts import HookError
 
 
 async def _run(context: HookContext, handler: Handler) -> None:

@@ -4,7 +4,8 @@ from typing import Final
 
 from podyard.api.core_v1 import Handler, HTTPGetAction
 from podyard.lib.plain_http import FetchError, Target, fetch
-from podyard.node.hooks.parts import HookContext, HookError, HookHandler
+from podyard.node.hooks.handler import HookContext, HookHandler
+from podyard.node.hooks.parts import HookError
 
 _USER_AGENT: Final = "kube-lifecycle/1.36"
 

@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from podyard.api.core_v1 import Handler
-from podyard.node.hooks.parts import HookContext, HookHandler
+from podyard.node.hooks.handler import HookContext, HookHandler
 
 
 async def _run(_context: HookContext, handler: Handler) -> None:

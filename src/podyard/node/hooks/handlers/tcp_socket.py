@@ -5,7 +5,8 @@ from typing import Final
 
 from podyard.api.core_v1 import Handler
 from podyard.lib.plain_http import Target, describe_dial
-from podyard.node.hooks.parts import HookContext, HookError, HookHandler
+from podyard.node.hooks.handler import HookContext, HookHandler
+from podyard.node.hooks.parts import HookError
 
 
 async def _run(context: HookContext, handler: Handler) -> None:

@@ -5,7 +5,7 @@ from typing import Final
 from podyard.api.core_v1 import Handler
 from podyard.cri.services import CRIError
 from podyard.node.probes.build import build_command, build_output
-from podyard.node.probes.parts import (
+from podyard.node.probes.handler import (
     ProbeContext,
     ProbeFault,
     ProbeHandler,

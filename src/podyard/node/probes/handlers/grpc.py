@@ -3,7 +3,7 @@
 from typing import Final
 
 from podyard.api.core_v1 import Handler
-from podyard.node.probes.parts import ProbeContext, ProbeHandler, ProbeResult
+from podyard.node.probes.handler import ProbeContext, ProbeHandler, ProbeResult
 
 
 async def _run(context: ProbeContext, handler: Handler) -> ProbeResult:

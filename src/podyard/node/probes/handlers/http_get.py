@@ -6,7 +6,7 @@ from typing import Final
 from podyard.api.core_v1 import Handler
 from podyard.lib.plain_http import FetchError, Target, fetch
 from podyard.node.probes.build import build_output
-from podyard.node.probes.parts import (
+from podyard.node.probes.handler import (
     ProbeContext,
     ProbeFault,
     ProbeHandler,

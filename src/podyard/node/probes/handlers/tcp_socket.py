@@ -5,7 +5,7 @@ from typing import Final
 
 from podyard.api.core_v1 import Handler
 from podyard.lib.plain_http import Target, describe_dial
-from podyard.node.probes.parts import (
+from podyard.node.probes.handler import (
     ProbeContext,
     ProbeFault,
     ProbeHandler,

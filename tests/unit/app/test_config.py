@@ -1,0 +1,99 @@
+"""Flags, variables and file make one config, and bad ones are named."""
+
+from pathlib import Path
+
+import pytest
+
+from podyard.app.config import SETTINGS, ConfigError, load_config
+
+
+def write(tmp_path, text):
+    file = tmp_path / "podyard.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_defaults_put_data_under_the_instances_name():
+    config = load_config({"name": "ci"}, {})
+
+    assert config.data_dir == Path("/var/lib/podyard/ci")
+    assert config.root_dir == Path("/var/lib/kubelet")
+    assert config.semantics == "documented"
+
+
+def test_flags_beat_variables_and_variables_beat_the_file(tmp_path):
+    file = write(tmp_path, "port: 1\nnode-port: 1\nname: a\n")
+
+    config = load_config(
+        {"port": "3"}, {"PODYARD_PORT": "2", "PODYARD_NODE_PORT": "2"}, file
+    )
+
+    assert (config.port, config.node_port, config.name) == (3, 2, "a")
+
+
+def test_the_file_may_be_named_by_a_variable(tmp_path):
+    file = write(tmp_path, "maxPods: 7\n")
+
+    assert load_config({}, {"PODYARD_CONFIG": str(file)}).max_pods == 7
+
+
+def test_kubelet_settings_keep_their_names(tmp_path):
+    file = write(
+        tmp_path,
+        "serializeImagePulls: true\nimageMinimumGCAge: 5m\n"
+        "crashLoopBackOff: {maxContainerRestartPeriod: 10s}\nclusterDNS: [10.0.0.10]\n",
+    )
+
+    config = load_config({}, {}, file)
+
+    assert config.serialize_image_pulls
+    assert config.image_minimum_gc_age_s == 300
+    assert config.max_container_restart_period_s == 10
+    assert config.cluster_dns == ("10.0.0.10",)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("prot: 1", 'unknown key "prot"', id="unknown-key"),
+        pytest.param("port: x", "port: ", id="no-number"),
+        pytest.param("port: 70000", "between 0 and 65535", id="no-port"),
+        pytest.param("port: true", "whole number", id="boolean-as-number"),
+        pytest.param("semantics: mine", "documented, upstream", id="no-choice"),
+        pytest.param("maxPods: 0", "between 1 and 5000", id="out-of-range"),
+        pytest.param("imageMinimumGCAge: soon", "not a duration", id="no-span"),
+        pytest.param("listen: {a: 1}", "list of strings", id="no-list"),
+        pytest.param("- a", "must be a map", id="no-map"),
+        pytest.param("a: [", "not valid YAML", id="no-yaml"),
+        pytest.param("runtimes: [a]", "list of maps", id="no-maps"),
+        pytest.param(
+            "imageGCLowThresholdPercent: 90", "must be below", id="thresholds-crossed"
+        ),
+        pytest.param("name: Not_A_Label", "DNS label", id="bad-name"),
+        pytest.param("name: ../up", "DNS label", id="name-with-dots"),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_named(tmp_path, text, said):
+    with pytest.raises(ConfigError, match=said):
+        load_config({}, {}, write(tmp_path, text))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="nowhere.yaml: No such file"):
+        load_config({}, {}, tmp_path / "nowhere.yaml")
+
+
+def test_a_bad_variable_is_named():
+    with pytest.raises(ConfigError, match="PODYARD_PORT"):
+        load_config({}, {"PODYARD_PORT": "many"})
+
+
+def test_feature_gates_are_read_from_flags():
+    config = load_config({"feature-gates": "ContainerStopSignals=true,A=false"}, {})
+
+    assert config.feature_gates == {"ContainerStopSignals": True, "A": False}
+
+
+def test_no_two_settings_share_a_key_or_a_field():
+    assert len({setting.key for setting in SETTINGS}) == len(SETTINGS)
+    assert len({setting.field for setting in SETTINGS}) == len(SETTINGS)

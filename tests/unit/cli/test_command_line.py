@@ -1,0 +1,90 @@
+"""The command line's own behaviour, without a Podyard."""
+
+import io
+from datetime import UTC, datetime, timedelta
+
+import orjson
+import pytest
+
+from podyard.cli import commands
+from podyard.cli.build import build_age, build_table
+from podyard.cli.main import build_parser, run
+from podyard.cli.parts import Command
+from podyard.cli.progress import Progress
+from podyard.lib.parts import load_parts
+
+
+def test_no_command_prints_help_and_is_wrong_usage(capsys):
+    assert run([]) == 2
+    assert "COMMAND" in capsys.readouterr().err
+
+
+def test_version_is_data_on_stdout(capsys):
+    assert run(["version", "-o", "json"]) == 0
+
+    assert orjson.loads(capsys.readouterr().out)["kubernetes"] == "v1.36.2"
+
+
+def test_every_command_takes_name_and_data_dir():
+    parser = build_parser(load_parts(commands, Command))
+
+    for part in load_parts(commands, Command):
+        if part.name in {"version", "status", "down", "doctor", "kubeconfig", "up"}:
+            args = parser.parse_args([part.name, "--name", "a", "--data-dir", "/d"])
+            assert (args.name, args.data_dir) == ("a", "/d")
+
+
+def test_a_bad_setting_is_wrong_usage_and_named(capsys):
+    assert run(["up", "--port", "many"]) == 2
+    assert "--port" in capsys.readouterr().err
+
+
+def test_a_bad_span_is_wrong_usage(capsys):
+    assert run(["down", "--grace", "soon"]) == 2
+    assert '"soon" is not a duration' in capsys.readouterr().err
+
+
+def test_keeping_pods_and_purging_exclude_each_other(capsys):
+    assert run(["down", "--keep-pods", "--purge"]) == 2
+
+
+def test_a_kubeconfig_that_is_not_there_yet_says_what_to_do(tmp_path, capsys):
+    assert run(["kubeconfig", "--data-dir", str(tmp_path)]) == 3
+    assert "podyard up" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion_knows_the_commands(shell, capsys):
+    assert run(["completion", shell]) == 0
+    assert "kubeconfig" in capsys.readouterr().out
+
+
+def test_progress_is_plain_where_there_is_no_terminal():
+    stream = io.StringIO()
+
+    Progress(stream).done("store open", 0.1234)
+
+    assert stream.getvalue() == "ok: store open (0.12 s)\n"
+
+
+def test_a_failed_step_is_told_and_raises():
+    stream = io.StringIO()
+
+    with pytest.raises(ValueError, match="no"), Progress(stream).step("bridge"):
+        raise ValueError("no")
+
+    assert stream.getvalue() == "failed: bridge\n"
+
+
+def test_tables_have_columns_three_spaces_apart():
+    assert build_table(("A", "B"), [("long", "x")]) == "A      B\nlong   x"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0, "0s"), (119, "119s"), (120, "2m"), (7200, "2h"), (172800, "2d"), (-5, "0s")],
+)
+def test_ages_are_short(seconds, shown):
+    now = datetime(2026, 5, 1, tzinfo=UTC)
+
+    assert build_age(now - timedelta(seconds=seconds), now) == shown
