@@ -65,7 +65,7 @@ def _ensure(netlink: Netlink, config: BridgeConfig) -> bool:
     made = link is None
     if link is None:
         with suppress(FileExistsError):
-            netlink.add_bridge(config.name, _mac(config.gateway.ip))
+            netlink.add_link(config.name, "bridge", mac=_mac(config.gateway.ip))
         link = netlink.link(config.name)
     if link is None or link.kind != "bridge":
         raise BridgeError(f"the device {config.name} exists and is no bridge")

@@ -122,14 +122,19 @@ class Netlink:
         found = (_route(body) for kind, body in dump if kind == _NEWROUTE)
         return tuple(route for route in found if route is not None)
 
-    def add_bridge(self, name: str, mac: bytes) -> None:
-        """Make a bridge; ``FileExistsError`` when the name is taken."""
-        info = _attribute(_INFO_KIND, b"bridge\0")
+    def add_link(self, name: str, kind: str, *, mac: bytes = b"") -> None:
+        """Make a device; ``FileExistsError`` when the name is taken.
+
+        Args:
+            name: at most 15 characters.
+            kind: ``bridge``, ``veth``, ``dummy``.
+            mac: six bytes; empty for the kernel's choice.
+        """
         body = (
             struct.pack("=BBHiII", 0, 0, 0, 0, 0, 0)
             + _attribute(_IFLA_IFNAME, name.encode() + b"\0")
-            + _attribute(_IFLA_ADDRESS, mac)
-            + _attribute(_IFLA_LINKINFO, info)
+            + (_attribute(_IFLA_ADDRESS, mac) if mac else b"")
+            + _attribute(_IFLA_LINKINFO, _attribute(_INFO_KIND, kind.encode() + b"\0"))
         )
         self._ask(_NEWLINK, _REQUEST | _ACK | _CREATE | _EXCL, body)
 

@@ -1,0 +1,456 @@
+"""Everything an instance owns outside its data directory, and how it goes away.
+
+Written for the worst case: Podyard and its runtime are dead and nobody stopped the
+Pods. Each step may find its work done already, and a step that fails does not keep the
+next from running; what is left is told.
+"""
+
+import ctypes
+import errno
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from podyard.app.host import cgroup_mounts, read_mounts
+from podyard.app.instances import RUN_DIR, Instance, InstanceTable
+from podyard.containerd.processes import (
+    ProcessId,
+    all_pids,
+    command_line,
+    find_daemon,
+    find_shims,
+    kill_all,
+    read_process,
+)
+from podyard.network.bridge import HostSysctls, remove_bridge
+from podyard.network.netlink import Netlink
+from podyard.network.nftables import NftablesError, list_tables, remove_table
+
+log = structlog.get_logger()
+
+_CNI_RESULTS: Final = Path("/var/lib/cni/results")
+#: Where containerd before 2.0 puts shim sockets, whatever its state directory.
+_SHIM_SOCKETS: Final = Path("/run/containerd/s")
+_TASKS: Final = "io.containerd.runtime.v2.task"
+_NETNS_DIRS: Final = (Path("/run/netns"), Path("/var/run/netns"))
+_MNT_DETACH: Final = 2
+_UMOUNT_NOFOLLOW: Final = 8
+_KILL_WITHIN_S: Final = 5.0
+_RMDIR_WITHIN_S: Final = 3.0
+
+_SYS_OPENAT2: Final = 437
+_RESOLVE_NO_XDEV: Final = 0x01
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """What could not be removed, and why."""
+
+    what: str
+    reason: str
+
+
+def remove_instance(
+    row: Instance, table: InstanceTable, *, mount_dirs: Iterable[Path] = ()
+) -> tuple[Leftover, ...]:
+    """Remove what the instance owns outside its data dir, and its row (blocking).
+
+    Containers that still run are killed; stop the Pods before.
+
+    Args:
+        row: the instance.
+        table: where its row is; given back when nothing is left over.
+        mount_dirs: directories in the data dir below which all mounts are ours.
+
+    Returns:
+        What is left over; empty when all is gone.
+    """
+    left: list[Leftover] = []
+
+    def step(what: str, remove: Callable[[], object]) -> None:
+        try:
+            remove()
+        except (OSError, NftablesError) as error:
+            log.warning("cleanup_step_failed", what=what, error=str(error))
+            left.append(Leftover(what, str(error)))
+
+    traces = _read_traces(row)
+    step("processes", lambda: _kill_processes(row, traces))
+    for directory in (row.run_dir, row.containerd_root, *mount_dirs):
+        step(f"mounts below {directory}", partial(unmount_below, directory))
+    step("network namespaces", lambda: _remove_namespaces(traces))
+    step(f"bridge {row.bridge}", lambda: remove_bridge(row.bridge))
+    step(f"nftables table {row.nft_table}", lambda: remove_table(row.nft_table))
+    step("CNI results", lambda: _remove_cni_results(row, traces))
+    step("cgroups", lambda: _remove_cgroups(row, traces))
+    step("shim sockets", lambda: _remove_shim_sockets(traces))
+    step(f"directory {row.run_dir}", lambda: remove_tree(row.run_dir))
+    if not left and table.release(row.name):
+        step("kernel settings", HostSysctls(table.sysctl_record).restore)
+        step("run directory", lambda: _remove_run_dir(table))
+    return tuple(left)
+
+
+def _remove_run_dir(table: InstanceTable) -> None:
+    directory = table.sysctl_record.parent
+    with suppress(FileNotFoundError):
+        (directory / "instances" / ".lock").unlink()
+    for path in (directory / "instances", directory):
+        with suppress(FileNotFoundError):
+            path.rmdir()
+
+
+# ------------------------------------------------------------------------------ traces
+
+
+@dataclass(frozen=True, slots=True)
+class _Traces:
+    """What the runtime's state says of containers, read before anything is removed."""
+
+    shim_sockets: frozenset[Path]
+    container_ids: frozenset[str]
+    cgroups: frozenset[Path]
+    init_pids: frozenset[ProcessId]
+    namespaces: frozenset[Path]
+
+
+def _read_traces(row: Instance) -> _Traces:
+    sockets: set[Path] = set()
+    ids: set[str] = set()
+    tasks = row.containerd_state / _TASKS
+    for bundle in tasks.glob("*/*"):
+        ids.add(bundle.name)
+        for name in ("address", "bootstrap.json"):
+            sockets.update(_socket_paths(bundle / name))
+    cgroups: set[Path] = set()
+    inits: set[ProcessId] = set()
+    namespaces: set[Path] = set()
+    for state in row.runc_root.glob("*/*/state.json"):
+        ids.add(state.parent.name)
+        found = _read_runc_state(state)
+        cgroups.update(Path(p) for p in (found.get("cgroup_paths") or {}).values())
+        process = read_process(int(found.get("init_process_pid") or 0))
+        start = str(found.get("init_process_start", ""))
+        if process is not None and str(process.start_ticks) == start:
+            inits.add(process)
+        paths = (found.get("namespace_paths") or {}).values()
+        namespaces.update(Path(p) for p in paths if Path(p).parent in _NETNS_DIRS)
+    return _Traces(
+        frozenset(sockets),
+        frozenset(ids),
+        frozenset(cgroups),
+        frozenset(inits),
+        frozenset(namespaces),
+    )
+
+
+def _socket_paths(file: Path) -> Iterator[Path]:
+    try:
+        text = file.read_text()
+    except OSError:
+        return
+    with suppress(ValueError, AttributeError):
+        text = str(json.loads(text).get("address", ""))
+    if text.startswith("unix://"):
+        yield Path(text.removeprefix("unix://"))
+
+
+def _read_runc_state(file: Path) -> dict[str, Any]:
+    try:
+        state = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+# ----------------------------------------------------------------------------- removal
+
+
+def _kill_processes(row: Instance, traces: _Traces) -> None:
+    daemon = find_daemon(row.runtime_dir / "config.toml")
+    own = os.getpid()
+    # The daemon first, so that it does not report each death or start new shims.
+    if daemon is not None:
+        kill_all((daemon,), within_s=_KILL_WITHIN_S)
+    until_s = time.monotonic() + _KILL_WITHIN_S
+    while True:
+        found = {
+            *traces.init_pids,
+            *(process for tree in _cgroup_trees(row) for process in _members(tree)),
+            *find_shims(str(row.containerd_socket)),
+        }
+        found = {
+            process
+            for process in found
+            if process.pid != own and read_process(process.pid) == process
+        }
+        if not found:
+            return
+        if time.monotonic() > until_s:
+            pids = ", ".join(str(process.pid) for process in found)
+            raise OSError(errno.EBUSY, f"processes {pids} do not end")
+        kill_all(tuple(found), within_s=1.0)
+
+
+def _cgroup_trees(row: Instance) -> Iterator[Path]:
+    for mount in cgroup_mounts():
+        tree = Path(mount.point) / row.cgroup_root.lstrip("/")
+        if tree.is_dir():
+            yield tree
+
+
+def _members(tree: Path) -> Iterator[ProcessId]:
+    for directory, _, _ in os.walk(tree, topdown=False):
+        with suppress(OSError):
+            for line in (Path(directory) / "cgroup.procs").read_text().split():
+                process = read_process(int(line))
+                if process is not None:
+                    yield process
+
+
+def unmount_below(directory: Path) -> int:
+    """Unmount what is mounted below a directory, deepest and newest first (blocking).
+
+    The directory itself may be a mount and stays.
+
+    Returns:
+        How many mounts went.
+
+    Raises:
+        OSError: one of them cannot be unmounted.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    points = [
+        mount.point
+        for mount in read_mounts()
+        if mount.point != str(directory) and Path(mount.point).is_relative_to(directory)
+    ]
+    for point in reversed(points):
+        if libc.umount2(os.fsencode(point), _MNT_DETACH | _UMOUNT_NOFOLLOW):
+            number = ctypes.get_errno()
+            if number not in {errno.EINVAL, errno.ENOENT}:
+                raise OSError(number, os.strerror(number), point)
+    return len(points)
+
+
+def _remove_namespaces(traces: _Traces) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    for path in traces.namespaces:
+        libc.umount2(os.fsencode(path), _MNT_DETACH | _UMOUNT_NOFOLLOW)
+        path.unlink(missing_ok=True)
+
+
+def _cni_results(row: Instance, ids: frozenset[str]) -> Iterator[Path]:
+    """Yield the result files of our network, and those of loopback beside them."""
+    if not _CNI_RESULTS.is_dir():
+        return
+    entries: list[tuple[Path, str, str]] = []
+    for file in _CNI_RESULTS.iterdir():
+        with suppress(OSError, ValueError):
+            result = json.loads(file.read_text())
+            entries.append(
+                (file, str(result["networkName"]), str(result["containerId"]))
+            )
+    ours = {owner for _, network, owner in entries if network == row.network} | ids
+    for file, network, owner in entries:
+        if network == row.network or (network == "cni-loopback" and owner in ours):
+            yield file
+
+
+def _remove_cni_results(row: Instance, traces: _Traces) -> None:
+    for file in list(_cni_results(row, traces.container_ids)):
+        file.unlink(missing_ok=True)
+    # Made by the CNI library on first use; only an empty one goes.
+    for directory in (_CNI_RESULTS, _CNI_RESULTS.parent):
+        with suppress(OSError):
+            directory.rmdir()
+
+
+def _remove_cgroups(row: Instance, traces: _Traces) -> None:
+    for tree in list(_cgroup_trees(row)):
+        _remove_cgroup_tree(tree)
+    for path in traces.cgroups:
+        if path.is_dir():
+            _remove_cgroup_tree(path)
+            with suppress(OSError):
+                path.parent.rmdir()  # containerd's own parent, if nobody uses it
+
+
+def _remove_cgroup_tree(tree: Path) -> None:
+    until_s = time.monotonic() + _RMDIR_WITHIN_S
+    for directory, _, _ in os.walk(tree, topdown=False):
+        while True:
+            try:
+                Path(directory).rmdir()
+            except FileNotFoundError:
+                break
+            except OSError as error:
+                # Processes that were killed leave their cgroup a moment later.
+                if error.errno != errno.EBUSY or time.monotonic() > until_s:
+                    raise
+                time.sleep(0.005)
+            else:
+                break
+
+
+def _remove_shim_sockets(traces: _Traces) -> None:
+    for path in traces.shim_sockets:
+        path.unlink(missing_ok=True)
+    # Shims make it; containerd's own service makes it anew when it needs it.
+    for directory in (_SHIM_SOCKETS, _SHIM_SOCKETS.parent):
+        with suppress(OSError):
+            directory.rmdir()
+
+
+# --------------------------------------------------------------------- removing directories
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory tree, never what another filesystem holds (blocking).
+
+    Every step is relative to an open directory and refuses to cross a mount, bind
+    mounts included, so neither a link swapped in nor a mount forgotten leads outside.
+
+    Raises:
+        OSError: something is in the way, ``EXDEV`` for a mount.
+    """
+    try:
+        parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        _remove_entry(parent, path.name)
+    except FileNotFoundError:
+        return
+    finally:
+        os.close(parent)
+
+
+def _remove_entry(parent: int, name: str) -> None:
+    try:
+        os.unlink(name, dir_fd=parent)
+    except IsADirectoryError:
+        pass
+    else:
+        return
+    with _open_below(parent, name) as directory:
+        for entry in os.listdir(directory):  # noqa: PTH208 - by descriptor
+            with suppress(FileNotFoundError):
+                _remove_entry(directory, entry)
+    os.rmdir(name, dir_fd=parent)
+
+
+@contextmanager
+def _open_below(parent: int, name: str) -> Iterator[int]:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    how = _OpenHow(flags, 0, _RESOLVE_NO_XDEV)
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
+    fd = libc.syscall(
+        ctypes.c_long(_SYS_OPENAT2),
+        ctypes.c_int(parent),
+        os.fsencode(name),
+        ctypes.byref(how),
+        ctypes.c_size_t(ctypes.sizeof(how)),
+    )
+    if fd < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), name)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+# ------------------------------------------------------------------------------ census
+
+
+def census(row: Instance | None = None) -> frozenset[str]:
+    """Return what of Podyard there is on this host outside any data dir (blocking).
+
+    Args:
+        row: only what this instance owns; ``None`` for every trace of any instance.
+    """
+    run_dir = RUN_DIR if row is None else row.run_dir
+    found: set[str] = set()
+    for pid in all_pids():
+        words = command_line(pid)
+        if not words or not Path(words[0]).name.startswith("containerd"):
+            continue
+        if any(_is_below(word, run_dir) or _is_config(word, row) for word in words[1:]):
+            found.add(f"process {pid} {Path(words[0]).name}")
+    found.update(
+        f"mount {mount.point}"
+        for mount in read_mounts()
+        if _is_below(mount.point, run_dir)
+        or (row is not None and _is_below(mount.point, row.containerd_root))
+    )
+    found.update(f"device {name}" for name in _census_devices(row))
+    tables: tuple[str, ...] = ()
+    with suppress(NftablesError):
+        tables = list_tables()
+    found.update(f"nftables table {name}" for name in tables if _is_ours(name, row))
+    for mount in cgroup_mounts():
+        for path in Path(mount.point).glob("podyard-*"):
+            if path.is_dir() and _is_ours(path.name, row):
+                found.add(f"cgroup {path}")
+    found.update(_census_files(row, run_dir))
+    return frozenset(found)
+
+
+def _census_devices(row: Instance | None) -> Iterator[str]:
+    with Netlink() as netlink:
+        links = netlink.links()
+    bridges = {
+        link.index
+        for link in links
+        if (link.name == row.bridge if row else link.name.startswith("pyd-"))
+    }
+    for link in links:
+        if link.index in bridges or link.master in bridges:
+            yield link.name
+
+
+def _is_ours(name: str, row: Instance | None) -> bool:
+    """Tell of a name shared by nftables tables and cgroups whether it is meant."""
+    return name == row.nft_table if row else name.startswith("podyard-")
+
+
+def _census_files(row: Instance | None, run_dir: Path) -> Iterator[str]:
+    if run_dir.exists():
+        yield f"directory {run_dir}"
+    if row is not None:
+        yield from (f"CNI result {file}" for file in _cni_results(row, frozenset()))
+        traces = _read_traces(row)
+        yield from (f"socket {p}" for p in traces.shim_sockets if p.exists())
+        yield from (f"cgroup {p}" for p in traces.cgroups if p.exists())
+        return
+    for directory in (_CNI_RESULTS, _SHIM_SOCKETS, *_NETNS_DIRS[:1]):
+        if directory.is_dir():
+            yield from (f"file {file}" for file in directory.iterdir())
+
+
+def _is_below(text: str, directory: Path) -> bool:
+    return text == str(directory) or text.startswith(f"{directory}/")
+
+
+def _is_config(word: str, row: Instance | None) -> bool:
+    if row is None:
+        return word.endswith("/runtime/config.toml")
+    return word == str(row.runtime_dir / "config.toml")

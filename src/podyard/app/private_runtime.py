@@ -1,0 +1,208 @@
+"""A private containerd for an instance: its row and the host's abilities, put together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from podyard import __version__
+from podyard.app.host import Host, find_program, snapshotter_for
+from podyard.app.instances import Instance
+from podyard.containerd.build import ContainerdConfig, RuntimeHandlerConfig
+from podyard.containerd.images import PINNED, ImageImporter
+from podyard.containerd.own_images import ImageSpec, sandbox_image
+from podyard.containerd.supervise import (
+    Containerd,
+    ContainerdStartError,
+    RuntimeFiles,
+    Started,
+)
+from podyard.lib.clock import Clock
+from podyard.network.bridge import (
+    BridgeConfig,
+    HostSysctls,
+    bridged_packets_are_filtered,
+    ensure_bridge,
+)
+from podyard.network.decide import NetworkFacts
+
+#: Kernel settings that Pods need, noted and put back by the last instance.
+KERNEL_SETTINGS: Final = {"net/ipv4/ip_forward": "1"}
+
+#: Variables of Podyard's own environment that pulls need too.
+PROXY_VARIABLES: Final = (
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeWishes:
+    """What a person may choose of the private runtime.
+
+    Attributes:
+        cgroup_driver: ``systemd``, ``cgroupfs``, or empty for what fits the host.
+        cni_bin_dir: where the plugins are; ``None`` to look for them.
+        registry_dir: ``hosts.toml`` directories; ``None`` for one in the data dir.
+        runtimes: handlers besides runc; crun is added where it is installed.
+        environment: of containerd, for proxies.
+    """
+
+    cgroup_driver: str = ""
+    cni_bin_dir: Path | None = None
+    registry_dir: Path | None = None
+    runtimes: tuple[RuntimeHandlerConfig, ...] = ()
+    ignore_image_volumes: bool = False
+    max_log_line_bytes: int = 16384
+    environment: Mapping[str, str] | None = None
+
+
+class PrivateRuntime:
+    """The containerd of one instance with its sandbox image."""
+
+    def __init__(
+        self,
+        row: Instance,
+        host: Host,
+        *,
+        clock: Clock,
+        wishes: RuntimeWishes | None = None,
+    ) -> None:
+        """Describe it; nothing runs yet (reads the sandbox's program).
+
+        Raises:
+            ContainerdStartError: a program that it takes is missing on the host.
+        """
+        wishes = wishes or RuntimeWishes()
+        binary = find_program("containerd")
+        if binary is None:
+            raise ContainerdStartError(
+                "containerd is not installed (package containerd); 'podyard doctor' "
+                "tells what else is missing, --runtime-endpoint takes another runtime"
+            )
+        self.sandbox_image: ImageSpec = _sandbox_image(host)
+        config = containerd_config(
+            row, host, sandbox_image=self.sandbox_image.name, wishes=wishes
+        )
+        self.containerd = Containerd(
+            config,
+            RuntimeFiles(
+                row.runtime_dir,
+                drop_in_dir=row.runtime_dir / "conf.d",
+                cgroups=daemon_cgroups(row, host),
+            ),
+            clock=clock,
+            binary=str(binary),
+            environment=wishes.environment,
+        )
+        self.importer = ImageImporter(
+            config.socket,
+            clock=clock,
+            root=row.containerd_root,
+            snapshotter=config.snapshotter,
+        )
+
+    @property
+    def endpoint(self) -> str:
+        """The CRI endpoint."""
+        return f"unix://{self.containerd.config.socket}"
+
+    async def start(self) -> Started:
+        """Start or adopt containerd and have the sandbox image in it.
+
+        Raises:
+            ContainerdStartError: containerd did not come up.
+            ContainerdError: it refused the image.
+        """
+        started = await self.containerd.start()
+        await self.importer.ensure(self.sandbox_image, labels=PINNED)
+        return started
+
+
+def _sandbox_image(host: Host) -> ImageSpec:
+    if host.catatonit is None:
+        raise ContainerdStartError(
+            "a static catatonit is not installed (package catatonit); the sandbox "
+            "image is made from it"
+        )
+    return sandbox_image(host.catatonit, version=__version__)
+
+
+def containerd_config(
+    row: Instance, host: Host, *, sandbox_image: str, wishes: RuntimeWishes
+) -> ContainerdConfig:
+    """Return the settings of the instance's containerd.
+
+    Raises:
+        ContainerdStartError: the CNI plugins are missing.
+    """
+    cni_bin_dir = wishes.cni_bin_dir or host.cni_bin_dir
+    if cni_bin_dir is None:
+        raise ContainerdStartError(
+            "the CNI plugins are not installed (package containernetworking-plugins)"
+        )
+    driver = wishes.cgroup_driver or ("systemd" if host.systemd_cgroup else "cgroupfs")
+    return ContainerdConfig(
+        root=str(row.containerd_root),
+        state=str(row.containerd_state),
+        socket=str(row.containerd_socket),
+        runc_root=str(row.runc_root),
+        sandbox_image=sandbox_image,
+        network=row.network,
+        bridge=row.bridge,
+        pod_cidr=str(row.pod_cidr),
+        cni_conf_dir=str(row.runtime_dir / "net.d"),
+        cni_bin_dir=str(cni_bin_dir),
+        cni_state_dir=str(row.cni_state_dir),
+        registry_dir=str(wishes.registry_dir or row.runtime_dir / "hosts"),
+        systemd_cgroup=driver == "systemd",
+        restrict_oom_score_adj=not host.can_lower_oom_score,
+        oom_score=-999 if host.can_lower_oom_score else 0,
+        snapshotter=snapshotter_for(row.containerd_root),
+        max_log_line_bytes=wishes.max_log_line_bytes,
+        ignore_image_volumes=wishes.ignore_image_volumes,
+        runtimes=_handlers(wishes),
+    )
+
+
+def _handlers(wishes: RuntimeWishes) -> tuple[RuntimeHandlerConfig, ...]:
+    named = {handler.name for handler in wishes.runtimes}
+    crun = find_program("crun")
+    if crun is None or "crun" in named:
+        return wishes.runtimes
+    return (*wishes.runtimes, RuntimeHandlerConfig("crun", binary=str(crun)))
+
+
+def daemon_cgroups(row: Instance, host: Host) -> tuple[Path, ...]:
+    """Return where containerd itself goes: trees that service managers kill by."""
+    return tuple(
+        mount / row.cgroup_root.lstrip("/") / "runtime"
+        for mount in host.cgroup_mounts
+        if mount.name in {"systemd", "unified"} or host.cgroup_version == "v2"
+    )
+
+
+def prepare_network(row: Instance, settings: HostSysctls) -> NetworkFacts:
+    """Make the instance's bridge and return what the rules depend on (blocking).
+
+    Raises:
+        BridgeError: the kernel refused.
+    """
+    settings.ensure(KERNEL_SETTINGS)
+    ensure_bridge(bridge_config(row))
+    return NetworkFacts(
+        table=row.nft_table,
+        bridge=row.bridge,
+        pod_cidr=str(row.pod_cidr),
+        service_cidr=str(row.service_cidr),
+        bridged_packets_are_filtered=bridged_packets_are_filtered(),
+    )
+
+
+def bridge_config(row: Instance) -> BridgeConfig:
+    """Return the instance's bridge."""
+    return BridgeConfig(row.bridge, row.gateway, row.service_cidr)
