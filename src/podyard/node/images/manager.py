@@ -1,0 +1,525 @@
+"""Makes images be on the node: policy, back-off, queue, credentials, events.
+
+A present image costs one question to the runtime. Equal pulls in flight (same image,
+same credentials) are made once, and end when the last Pod that waits has gone.
+
+Source: https://kubernetes.io/docs/concepts/containers/images/ and
+``pkg/kubelet/images`` (v1.36).
+"""
+
+import asyncio
+import hashlib
+import math
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final, Literal, Protocol, assert_never
+
+import structlog
+
+from podyard.api.core_v1 import Container, Pod, Volume
+from podyard.api.documents import Document
+from podyard.api.go_duration import go_duration
+from podyard.api.go_text import quote
+from podyard.api.image_ref import ImageRefError, apply_default_tag, repository_name
+from podyard.api.observed import Image
+from podyard.api.runtime import ImageAuth, SandboxConfig
+from podyard.cri.services import CRIError, ImageService
+from podyard.lib.aio import SharedCalls
+from podyard.lib.clock import Clock
+from podyard.node.credentials.decide import Credential, auth_hash
+from podyard.node.credentials.manager import LookedUp
+from podyard.node.images.decide import (
+    FailedPull,
+    Pull,
+    RefuseNever,
+    UsePresent,
+    WaitForBackoff,
+    decide_pull,
+    join_errors,
+    next_delay_s,
+)
+from podyard.node.images.parts import EnsuredImage, ImageError
+from podyard.store.backend import StoreError
+from podyard.store.node_journal import NodeJournal
+
+log = structlog.get_logger()
+
+ERR_IMAGE_PULL: Final = "ErrImagePull"
+IMAGE_PULL_BACK_OFF: Final = "ImagePullBackOff"
+ERR_IMAGE_NEVER_PULL: Final = "ErrImageNeverPull"
+INVALID_IMAGE_NAME: Final = "InvalidImageName"
+IMAGE_INSPECT_ERROR: Final = "ImageInspectError"
+REGISTRY_UNAVAILABLE: Final = "RegistryUnavailable"
+SIGNATURE_VALIDATION_FAILED: Final = "SignatureValidationFailed"
+#: Errors of a runtime that begin with such a word have a reason of their own.
+_SPECIAL: Final = {
+    REGISTRY_UNAVAILABLE: "because the registry is unavailable",
+    SIGNATURE_VALIDATION_FAILED: "because the signature validation failed",
+}
+
+
+class ImagePullBackOffError(ImageError):
+    """Too soon after a failed pull.
+
+    Attributes:
+        retry_in_s: when the next pull may begin, seconds from now.
+    """
+
+    def __init__(self, message: str, *, retry_in_s: float) -> None:
+        super().__init__(IMAGE_PULL_BACK_OFF, message)
+        self.retry_in_s = retry_in_s
+
+
+class Credentials(Protocol):
+    """Registry credentials (``node/credentials``)."""
+
+    async def look_up(self, pod: Pod, repository: str) -> LookedUp:
+        """Return what to try for a Pod's image, from every source."""
+
+
+class Events(Protocol):
+    """Kubernetes Events; never waits, never fails."""
+
+    def event(
+        self,
+        document: Document,
+        event_type: Literal["Normal", "Warning"],
+        reason: str,
+        message: str,
+        *,
+        field_path: str = "",
+    ) -> None:
+        """Tell users something about an object."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSettings:
+    """How images are pulled (KubeletConfiguration's names).
+
+    Attributes:
+        serialize_image_pulls: one pull at a time on this node.
+        max_parallel_image_pulls: so many at a time where they are not serial;
+            ``None`` is any number.
+        registry_pull_qps: pulls begun a second, over time; 0 is any number. More
+            wait for their turn.
+        registry_burst: so many may begin at once.
+    """
+
+    serialize_image_pulls: bool = True
+    max_parallel_image_pulls: int | None = None
+    registry_pull_qps: float = 5.0
+    registry_burst: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """An image somebody in a Pod wants."""
+
+    pod: Pod
+    image: str
+    policy: str
+    field_path: str
+    sandbox: SandboxConfig | None
+    handler: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.pod.uid}_{self.image}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One try with one credential; ``error`` is empty where it worked."""
+
+    credential: Credential | None
+    error: str = ""
+
+    def to_record(self) -> Document:
+        whose = self.credential
+        return {
+            "origin": whose.origin if whose else "anonymous",
+            "key": whose.key if whose else "",
+            "error": self.error,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """How a pull went; ``image`` is ``None`` where every attempt failed."""
+
+    image: Image | None
+    ref: str
+    attempts: tuple[_Attempt, ...]
+    took_s: float
+
+
+class _PullQueue:
+    """Whose turn it is: so many at once, so many a second."""
+
+    def __init__(self, settings: ImageSettings, clock: Clock) -> None:
+        width = 1 if settings.serialize_image_pulls else None
+        if width is None:
+            width = settings.max_parallel_image_pulls
+        self._slots = asyncio.Semaphore(width) if width else None
+        self._qps = settings.registry_pull_qps
+        self._burst = max(settings.registry_burst, 1)
+        self._clock = clock
+        self._next_free_s = -math.inf
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncGenerator[None, None]:
+        """Wait for one's turn, and hold it."""
+        if self._slots is None:
+            await self._pace()
+            yield
+            return
+        async with self._slots:
+            await self._pace()
+            yield
+
+    async def _pace(self) -> None:
+        if self._qps <= 0:
+            return
+        # A token bucket as one number: the time its last token is used up.
+        now_s = self._clock.monotonic_s()
+        full_s = now_s - self._burst / self._qps
+        self._next_free_s = max(self._next_free_s, full_s) + 1 / self._qps
+        wait_s = self._next_free_s - now_s
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+
+
+@dataclass(slots=True)
+class _Memory:
+    """Failures by Pod and image, and what was already said of credentials."""
+
+    failed: dict[str, FailedPull] = field(default_factory=dict)
+    told: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    def prune(self, now_s: float) -> None:
+        old = [key for key, last in self.failed.items() if last.is_forgotten(now_s)]
+        for key in old:
+            del self.failed[key]
+
+    def forget_pod(self, uid: str) -> None:
+        self.told.pop(uid, None)
+        for key in [key for key in self.failed if key.startswith(f"{uid}_")]:
+            del self.failed[key]
+
+
+class ImageManager:
+    """Makes images be there, Pod by Pod.
+
+    Args:
+        images: the runtime.
+        credentials: finds registry credentials.
+        events: tells users.
+        clock: times back-off and pulls.
+        settings: how images are pulled.
+        journal: keeps records of pulls; ``None`` keeps none.
+    """
+
+    def __init__(
+        self,
+        images: ImageService,
+        credentials: Credentials,
+        events: Events,
+        clock: Clock,
+        *,
+        settings: ImageSettings | None = None,
+        journal: NodeJournal | None = None,
+    ) -> None:
+        self._images = images
+        self._credentials = credentials
+        self._events = events
+        self._clock = clock
+        self._journal = journal
+        self._queue = _PullQueue(settings or ImageSettings(), clock)
+        self._in_flight: SharedCalls[_Outcome] = SharedCalls()
+        self._memory = _Memory()
+
+    async def ensure_image(
+        self, pod: Pod, container: Container, sandbox: SandboxConfig, handler: str
+    ) -> EnsuredImage:
+        """Make the container's image be there and allowed, by its pull policy.
+
+        Emits its own events, also the ``Error: …`` that follows each failure.
+        Cancelling ends this caller's wait; the pull ends with the last one.
+
+        Raises:
+            ImageError: not now, or never.
+        """
+        wish = _Wish(
+            pod,
+            container.image,
+            container.image_pull_policy,
+            pod.field_path(container.name),
+            sandbox,
+            handler,
+        )
+        return await self._ensure(wish)
+
+    async def ensure_volume_image(self, pod: Pod, volume: Volume) -> str:
+        """Make an image volume's image be there; return its reference.
+
+        Raises:
+            ImageError: not now, or never.
+        """
+        reference = str(volume.spec.get("reference") or "")
+        policy = str(volume.spec.get("pullPolicy") or "IfNotPresent")
+        wish = _Wish(pod, reference, policy, "", None, "")
+        return (await self._ensure(wish)).ref
+
+    def forget_pod(self, uid: str) -> None:
+        """Drop what is remembered of a Pod that is gone."""
+        self._memory.forget_pod(uid)
+
+    def retry_in_s(self, uid: str) -> float | None:
+        """Return when a Pod's next pull may begin; ``None`` where none waits."""
+        now_s = self._clock.monotonic_s()
+        waits = [
+            last.retry_in_s(now_s)
+            for key, last in self._memory.failed.items()
+            if key.startswith(f"{uid}_")
+        ]
+        return min((wait for wait in waits if wait > 0), default=None)
+
+    @property
+    def pulls_in_flight(self) -> int:
+        """How many different pulls are going on or wait for their turn."""
+        return len(self._in_flight)
+
+    async def _ensure(self, wish: _Wish) -> EnsuredImage:
+        try:
+            image = apply_default_tag(wish.image)
+        except ImageRefError as error:
+            text = f"Failed to apply default image tag {quote(wish.image)}: {error}"
+            raise self._fail(
+                wish, INVALID_IMAGE_NAME, text, event="InspectFailed"
+            ) from error
+        present = None
+        if wish.policy != "Always":
+            try:
+                present = await self._images.image_status(image)
+            except CRIError as error:
+                text = f'Failed to inspect image "": {_text(error)}'
+                raise self._fail(
+                    wish, IMAGE_INSPECT_ERROR, text, event="InspectFailed"
+                ) from error
+        last = self._memory.failed.get(wish.key)
+        retry_in_s = last.retry_in_s(self._clock.monotonic_s()) if last else 0.0
+        match decide_pull(wish.policy, present=present, retry_in_s=retry_in_s):
+            case UsePresent(found):
+                self._tell(
+                    wish,
+                    "Pulled",
+                    f"Container image {quote(wish.image)} already present on machine "
+                    "and can be accessed by the pod",
+                )
+                return EnsuredImage(found.id, found)
+            case RefuseNever():
+                text = (
+                    f"Container image {quote(wish.image)} is not present with pull "
+                    "policy of Never"
+                )
+                raise self._fail(
+                    wish, ERR_IMAGE_NEVER_PULL, text, event=ERR_IMAGE_NEVER_PULL
+                )
+            case WaitForBackoff(wait_s):
+                assert last is not None
+                return await self._wait_or_pull(wish, image, last, wait_s)
+            case Pull():
+                found_credentials = await self._look_up(wish, image)
+                return await self._pull(wish, image, found_credentials)
+            case unknown:
+                assert_never(unknown)
+
+    async def _wait_or_pull(
+        self, wish: _Wish, image: str, last: FailedPull, wait_s: float
+    ) -> EnsuredImage:
+        """Refuse because of back-off, unless the credentials have changed since."""
+        found = await self._look_up(wish, image)
+        if _digest(found) != last.credentials:
+            self._tell(
+                wish,
+                "BackOff",
+                f"Back-off pulling image {quote(wish.image)} ended early: its "
+                "registry credentials have changed",
+            )
+            return await self._pull(wish, image, found)
+        text = f"Back-off pulling image {quote(wish.image)}"
+        self._tell(wish, "BackOff", text)
+        self._tell_error(wish, IMAGE_PULL_BACK_OFF)
+        raise ImagePullBackOffError(
+            f"{text}: {last.reason}: {last.message}", retry_in_s=wait_s
+        )
+
+    async def _look_up(self, wish: _Wish, image: str) -> LookedUp:
+        found = await self._credentials.look_up(wish.pod, repository_name(image))
+        messages = frozenset(problem.message for problem in found.problems)
+        if messages != self._memory.told.get(wish.pod.uid, frozenset()):
+            self._memory.told[wish.pod.uid] = messages
+            for problem in found.problems:
+                self._events.event(
+                    wish.pod.document, "Warning", problem.reason, problem.message
+                )
+        return found
+
+    async def _pull(self, wish: _Wish, image: str, found: LookedUp) -> EnsuredImage:
+        began_s = self._clock.monotonic_s()
+        self._tell(wish, "Pulling", f"Pulling image {quote(wish.image)}")
+        record = await self._open_record(wish, found)
+        auths = tuple(credential.auth for credential in found.credentials)
+        try:
+            outcome = await self._in_flight.share(
+                (image, wish.handler, auths),
+                lambda: self._pull_in_turn(wish, image, found),
+            )
+        except asyncio.CancelledError:
+            await self._close_record(record, {"result": "cancelled"})
+            raise
+        now_s = self._clock.monotonic_s()
+        result: Document = {
+            "attempts": [attempt.to_record() for attempt in outcome.attempts],
+            "tookSeconds": round(outcome.took_s, 3),
+        }
+        if outcome.image is None:
+            self._memory.prune(now_s)
+            reason, message, error = _describe_failure(wish, outcome)
+            delay_s = next_delay_s(self._memory.failed.get(wish.key), now_s)
+            self._memory.failed[wish.key] = FailedPull(
+                now_s, delay_s, reason, message, _digest(found)
+            )
+            result |= {"result": reason, "error": error, "retryInSeconds": delay_s}
+            await self._close_record(record, result)
+            self._events.event(
+                wish.pod.document,
+                "Warning",
+                "Failed",
+                f"Failed to pull image {quote(wish.image)}: {error}",
+                field_path=wish.field_path,
+            )
+            self._tell_error(wish, reason)
+            raise ImageError(reason, message)
+        self._memory.prune(now_s)
+        await self._close_record(record, result | {"result": "Pulled"})
+        self._tell(
+            wish,
+            "Pulled",
+            f"Successfully pulled image {quote(wish.image)} in "
+            f"{_duration(outcome.took_s)} ({_duration(now_s - began_s)} including "
+            f"waiting). Image size: {outcome.image.size_bytes} bytes.",
+        )
+        return EnsuredImage(outcome.ref, outcome.image)
+
+    async def _pull_in_turn(self, wish: _Wish, image: str, found: LookedUp) -> _Outcome:
+        async with self._queue.turn():
+            began_s = self._clock.monotonic_s()
+            attempts: list[_Attempt] = []
+            for credential in found.credentials or (None,):
+                auth: ImageAuth | None = credential.auth if credential else None
+                try:
+                    ref = await self._images.pull_image(
+                        image, auth=auth, sandbox=wish.sandbox, handler=wish.handler
+                    )
+                except CRIError as error:
+                    attempts.append(_Attempt(credential, _text(error)))
+                    continue
+                attempts.append(_Attempt(credential))
+                pulled = await self._inspect(ref)
+                took_s = self._clock.monotonic_s() - began_s
+                return _Outcome(pulled, ref, tuple(attempts), took_s)
+            took_s = self._clock.monotonic_s() - began_s
+            return _Outcome(None, "", tuple(attempts), took_s)
+
+    async def _inspect(self, ref: str) -> Image:
+        """Return what was pulled; its size is worth no failure."""
+        try:
+            found = await self._images.image_status(ref)
+        except CRIError as error:
+            log.warning("pulled_image_not_inspected", image_ref=ref, error=str(error))
+            found = None
+        return found or Image(id=ref)
+
+    def _tell(self, wish: _Wish, reason: str, message: str) -> None:
+        self._events.event(
+            wish.pod.document, "Normal", reason, message, field_path=wish.field_path
+        )
+
+    def _tell_error(self, wish: _Wish, reason: str) -> None:
+        self._events.event(
+            wish.pod.document,
+            "Warning",
+            "Failed",
+            f"Error: {reason}",
+            field_path=wish.field_path,
+        )
+
+    def _fail(
+        self, wish: _Wish, reason: str, message: str, *, event: str
+    ) -> ImageError:
+        self._events.event(
+            wish.pod.document, "Warning", event, message, field_path=wish.field_path
+        )
+        self._tell_error(wish, reason)
+        return ImageError(reason, message)
+
+    async def _open_record(self, wish: _Wish, found: LookedUp) -> int | None:
+        if self._journal is None:
+            return None
+        body: Document = {
+            "image": wish.image,
+            "policy": wish.policy,
+            "fieldPath": wish.field_path,
+            "candidates": [
+                {"origin": found_one.origin, "key": found_one.key}
+                for found_one in found.credentials
+            ],
+            "problems": [problem.message for problem in found.problems],
+        }
+        try:
+            return await self._journal.open(
+                "pull", wish.pod.uid, body, at=self._clock.now()
+            )
+        except StoreError as error:
+            log.warning("pull_record_not_opened", error=str(error))
+            return None
+
+    async def _close_record(self, record: int | None, result: Document) -> None:
+        if self._journal is None or record is None:
+            return
+        try:
+            await self._journal.close(record, at=self._clock.now(), result=result)
+        except StoreError as error:
+            log.warning("pull_record_not_closed", error=str(error))
+
+
+def _describe_failure(wish: _Wish, outcome: _Outcome) -> tuple[str, str, str]:
+    """Return the waiting reason and message, and the plain error."""
+    error = join_errors(
+        (attempt.error, str(attempt.credential or "")) for attempt in outcome.attempts
+    )
+    for reason, because in _SPECIAL.items():
+        if error.startswith(reason):
+            rest = error.removeprefix(reason)
+            message = f"image pull failed for {wish.image} {because}{rest}"
+            return reason, message, error
+    return ERR_IMAGE_PULL, error, error
+
+
+def _digest(found: LookedUp) -> bytes:
+    digest = hashlib.sha256()
+    for credential in found.credentials:
+        digest.update(auth_hash(credential.auth).encode())
+        digest.update(credential.key.encode())
+    return digest.digest()
+
+
+def _text(error: CRIError) -> str:
+    """Return a runtime's error as the kubelet shows it."""
+    return error.message if error.code == "UNKNOWN" else error.rpc_text
+
+
+def _duration(seconds: float) -> str:
+    return go_duration(math.floor(max(seconds, 0.0) * 1000) / 1000)
