@@ -61,13 +61,13 @@ def secret_names(spec: Document) -> Iterator[str]:
     for reference in spec.get("imagePullSecrets") or ():
         yield reference.get("name") or ""
     for volume in spec.get("volumes") or ():
-        if volume.get("secret"):
+        if volume.get("secret") is not None:
             yield volume["secret"].get("secretName") or ""
         inner = volume.get("csi") or {}
         if inner.get("nodePublishSecretRef"):
             yield inner["nodePublishSecretRef"].get("name") or ""
     for source in projections(spec):
-        if source.get("secret"):
+        if source.get("secret") is not None:
             yield source["secret"].get("name") or ""
     yield from _environment_names(spec, "secretKeyRef", "secretRef")
 
@@ -75,7 +75,7 @@ def secret_names(spec: Document) -> Iterator[str]:
 def config_map_names(spec: Document) -> Iterator[str]:
     """Iterate over the names of ConfigMaps a Pod's spec refers to."""
     for volume in [*(spec.get("volumes") or ()), *projections(spec)]:
-        if volume.get("configMap"):
+        if volume.get("configMap") is not None:
             yield volume["configMap"].get("name") or ""
     yield from _environment_names(spec, "configMapKeyRef", "configMapRef")
 
@@ -84,8 +84,8 @@ def _environment_names(spec: Document, key_field: str, field: str) -> Iterator[s
     for _, container in containers(spec):
         for variable in container.get("env") or ():
             source = (variable.get("valueFrom") or {}).get(key_field)
-            if source:
+            if source is not None:
                 yield source.get("name") or ""
         for entry in container.get("envFrom") or ():
-            if entry.get(field):
+            if entry.get(field) is not None:
                 yield entry[field].get("name") or ""

@@ -6,12 +6,12 @@ from typing import Any
 
 import jwt
 import pytest
-from support.stored_objects import StoredObjects, make
 
 from podyard.api.errors import ApiError
 from podyard.api.scheme import NODE, POD, SERVICE_ACCOUNT
 from podyard.app.pki import ISSUER, Names, ensure_pki
 from podyard.server.authn.tokens import ServiceAccountTokens, TokenKeys
+from support.stored_objects import StoredObjects, make
 
 NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -47,9 +47,7 @@ def objects() -> StoredObjects:
     return StoredObjects(
         make("ServiceAccount", "app", "web"),
         make("ServiceAccount", "other", "web"),
-        make(
-            "Pod", "p1", "web", spec={"serviceAccountName": "app", "nodeName": "n1"}
-        ),
+        make("Pod", "p1", "web", spec={"serviceAccountName": "app", "nodeName": "n1"}),
         make("Node", "n1"),
         make("Secret", "s1", "web"),
     )

@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from support.stored_objects import StoredObjects, make
 
 import podyard.server.authz.modes
 from podyard.api.errors import ApiError
@@ -12,6 +11,7 @@ from podyard.lib.parts import load_parts
 from podyard.server.authz.chain import AuthorizationChain
 from podyard.server.authz.parts import Allow, AuthorizationContext, Authorizer, Deny
 from podyard.server.build import RequestInfo, parse_request
+from support.stored_objects import StoredObjects, make
 
 ADMIN = User("podyard-admin", groups=("system:masters", "system:authenticated"))
 JANE = User("jane", groups=("system:authenticated",))

@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from support.stored_objects import StoredObjects
 
 import podyard.server.authz.modes
 from podyard.api.errors import ApiError
@@ -13,6 +12,7 @@ from podyard.lib.parts import load_parts
 from podyard.server.authz.chain import AuthorizationChain
 from podyard.server.authz.parts import AuthorizationContext, Authorizer
 from podyard.server.authz.reviews import REVIEW_KINDS, Reviews
+from support.stored_objects import StoredObjects
 
 JANE = User("jane", "7", ("dev", "system:authenticated"), {"scopes": ("a", "b")})
 ADMIN = User("root", groups=("system:masters",))
