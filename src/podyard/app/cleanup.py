@@ -310,7 +310,7 @@ def _remove_shim_sockets(traces: _Traces) -> None:
             directory.rmdir()
 
 
-# --------------------------------------------------------------------- removing directories
+# --------------------------------------------------------------- removing directories
 
 
 class _OpenHow(ctypes.Structure):

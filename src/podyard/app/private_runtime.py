@@ -1,4 +1,4 @@
-"""A private containerd for an instance: its row and the host's abilities, put together."""
+"""A private containerd for an instance: its row and what the host can do, combined."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
