@@ -123,9 +123,7 @@ def pod_labels(pod: Pod) -> dict[str, str]:
     }
 
 
-def build_sandbox_config(
-    pod: Pod, parts: SandboxParts, settings: BuildSettings
-) -> SandboxConfig:
+def build_sandbox_config(pod: Pod, parts: SandboxParts) -> SandboxConfig:
     """Return the sandbox config of a Pod."""
     return SandboxConfig(
         name=pod.name,
@@ -140,7 +138,7 @@ def build_sandbox_config(
         annotations={CONFIG_SOURCE: "api", **pod.metadata.annotations},
         cgroup_parent=parts.cgroup_parent,
         sysctls=_sysctls(pod.spec.security_context),
-        security=_sandbox_security(pod, parts.userns, settings),
+        security=_sandbox_security(pod, parts.userns),
         overhead=parts.overhead,
         resources=parts.resources,
     )
@@ -196,9 +194,7 @@ def namespaces_of(pod: Pod, userns: UserNamespace | None = None) -> NamespaceOpt
     )
 
 
-def _sandbox_security(
-    pod: Pod, userns: UserNamespace | None, settings: BuildSettings
-) -> SandboxSecurity:
+def _sandbox_security(pod: Pod, userns: UserNamespace | None) -> SandboxSecurity:
     context = pod.spec.security_context
     privileged = any(
         (c.security_context or {}).get("privileged") for c in pod.all_containers()
