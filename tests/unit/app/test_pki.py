@@ -2,7 +2,7 @@
 
 import ssl
 import stat
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -16,9 +16,10 @@ from podyard.app.pki import (
     ensure_pki,
     server_tls,
 )
+from podyard.lib.clock import SystemClock
 
 # Handshakes read the machine's clock, so certificates are made as of today.
-NOW = datetime.now(UTC)
+NOW = SystemClock().now()
 NAMES = Names("n1", ("10.0.0.1", "10.96.0.1", "box.example"), ("10.0.0.1",))
 
 
