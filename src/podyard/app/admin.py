@@ -43,7 +43,7 @@ def read_manifests(text: str, source: str) -> list[Document]:
     """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        contents = list(yaml.load_all(text, Loader=loader))  # noqa: S506 - safe loaders
+        contents = list(yaml.load_all(text, Loader=loader))
     except yaml.YAMLError as error:
         raise AdminError(f"{source}: is not valid YAML: {error}") from error
     documents: list[Document] = []

@@ -6,7 +6,7 @@ equal the flags; settings of the kubelet keep their KubeletConfiguration names
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -398,6 +398,11 @@ SETTINGS: Final = (
 _BY_KEY: Final = {setting.key: setting for setting in SETTINGS}
 
 
+def default_data_dir(name: str) -> Path:
+    """Return where an instance keeps its data unless told otherwise."""
+    return Path("/var/lib/podyard") / name
+
+
 def environment_name(setting: Setting) -> str:
     """Return the variable a flag may be given by."""
     return "PODYARD_" + setting.key.upper().replace("-", "_")
@@ -454,9 +459,7 @@ def _complete(config: Config) -> Config:
             "imageGCLowThresholdPercent must be below imageGCHighThresholdPercent"
         )
     if config.data_dir == Path():
-        values = {f.name: getattr(config, f.name) for f in fields(config)}
-        values["data_dir"] = Path("/var/lib/podyard") / config.name
-        return Config(**values)
+        return replace(config, data_dir=default_data_dir(config.name))
     return config
 
 

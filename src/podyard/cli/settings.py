@@ -2,9 +2,18 @@
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from podyard.app.config import SETTINGS, Config, ConfigError, load_config
+import orjson
+
+from podyard.app.config import (
+    SETTINGS,
+    Config,
+    ConfigError,
+    default_data_dir,
+    load_config,
+)
 from podyard.cli.parts import UsageError
 
 _COMMON = {"name", "data-dir"}
@@ -38,6 +47,18 @@ def config_of(args: argparse.Namespace) -> Config:
     }
     file = getattr(args, "config", None)
     try:
-        return load_config(flags, os.environ, Path(file) if file else None)
+        config = load_config(flags, os.environ, Path(file) if file else None)
     except ConfigError as error:
         raise UsageError(str(error)) from error
+    if config.data_dir == default_data_dir(config.name):
+        return replace(config, data_dir=_known_data_dir(config))
+    return config
+
+
+def _known_data_dir(config: Config) -> Path:
+    """Return where a running instance said its data is, so it need not be repeated."""
+    row = Path("/run/podyard/instances") / f"{config.name}.json"
+    try:
+        return Path(orjson.loads(row.read_bytes())["data_dir"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return config.data_dir

@@ -16,10 +16,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from podyard.app.host import table  # noqa: PLC0415 - keeps --help quick
+    from podyard.app.host import examine  # noqa: PLC0415 - keeps --help quick
 
     config = config_of(args)
-    facts = table(runtime_endpoint=config.runtime_endpoint)
+    facts = examine(
+        data_dir=config.data_dir, private_runtime=not config.runtime_endpoint
+    )
     if args.output == "json":
         print(
             build_json(

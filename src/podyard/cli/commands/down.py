@@ -40,6 +40,7 @@ def _run(args: argparse.Namespace) -> int:
     config = config_of(args)
     progress = Progress()
     wish = {"graceSeconds": grace_s, "keepPods": args.keep_pods}
+    pid = 0
     try:
         pid = int(ask(config.name, "GET", "/status")["pid"])
         with progress.step(
@@ -58,7 +59,7 @@ def _run(args: argparse.Namespace) -> int:
             asyncio.run(teardown.remove_instance(config, grace_s=grace_s))
         if args.purge:
             with progress.step(f"{config.data_dir} deleted"):
-                teardown.purge(config)
+                teardown.purge(config.data_dir)
     except teardown.TeardownError as error:
         raise CommandError(str(error)) from error
     return 0

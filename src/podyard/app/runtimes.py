@@ -1,0 +1,165 @@
+"""The CRI runtime an instance uses: its private containerd, or a given endpoint."""
+
+import asyncio
+import os
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+import structlog
+
+from podyard.app.config import Config
+from podyard.app.host import Host
+from podyard.app.instances import Instance
+from podyard.app.private_runtime import (
+    PROXY_VARIABLES,
+    PrivateRuntime,
+    RuntimeWishes,
+)
+from podyard.app.runtime_events import ContainerdRuntimeService
+from podyard.containerd.build import RuntimeHandlerConfig
+from podyard.containerd.client import ContainerdError
+from podyard.containerd.events import ContainerdEvents
+from podyard.containerd.supervise import ContainerdStartError
+from podyard.cri.client import CriChannel, GrpcImageService, GrpcRuntimeService
+from podyard.cri.services import CRIError, ImageService, RuntimeService
+from podyard.lib.aio import supervise
+from podyard.lib.clock import Clock
+
+log = structlog.get_logger()
+
+
+class RuntimeStartError(Exception):
+    """The runtime cannot be used; the message says why and what to do."""
+
+
+class Runtime:
+    """A runtime that answers; use it as an async context manager.
+
+    Attributes:
+        runtime: containers.
+        images: images.
+        private: the private containerd, or ``None`` with a given endpoint.
+        description: one line for people.
+    """
+
+    def __init__(
+        self,
+        channel: CriChannel,
+        runtime: RuntimeService,
+        *,
+        private: PrivateRuntime | None,
+        description: str,
+    ) -> None:
+        self._channel = channel
+        self.runtime = runtime
+        self.images: ImageService = GrpcImageService(channel)
+        self.private = private
+        self.description = description
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Begin to watch over a private containerd."""
+        self._stack.push_async_callback(self._channel.close)
+        if self.private is not None:
+            group = await self._stack.enter_async_context(asyncio.TaskGroup())
+            watching = group.create_task(
+                supervise(
+                    self.private.containerd.watch,
+                    restart_after_s=1,
+                    on_crash=partial(log.error, "containerd_watch_crashed"),
+                )
+            )
+            self._stack.callback(watching.cancel)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Close the channel; a private containerd and its containers run on."""
+        await self._stack.aclose()
+
+
+async def open_runtime(
+    config: Config, row: Instance, host: Host, *, clock: Clock
+) -> Runtime:
+    """Start or adopt the private containerd, or connect to the given endpoint.
+
+    Raises:
+        RuntimeStartError: it does not come up or does not answer.
+    """
+    if config.runtime_endpoint:
+        return await _open_endpoint(config.runtime_endpoint)
+    try:
+        private = await asyncio.to_thread(
+            partial(PrivateRuntime, row, host, clock=clock, wishes=_wishes(config))
+        )
+        started = await private.start()
+    except (ContainerdStartError, ContainerdError) as error:
+        raise RuntimeStartError(str(error)) from error
+    channel = CriChannel(private.endpoint)
+    runtime = ContainerdRuntimeService(
+        channel, ContainerdEvents(private.containerd.config.socket)
+    )
+    what = "adopted" if started.adopted else "started"
+    return Runtime(channel, runtime, private=private, description=f"containerd {what}")
+
+
+async def _open_endpoint(endpoint: str) -> Runtime:
+    if not endpoint.startswith(("unix://", "/")):
+        raise RuntimeStartError(
+            f'--runtime-endpoint: "{endpoint}" must be a unix socket, such as '
+            "unix:///run/containerd/containerd.sock"
+        )
+    url = endpoint if endpoint.startswith("unix://") else f"unix://{endpoint}"
+    socket = url.removeprefix("unix://")
+    if not Path(socket).is_socket():
+        raise RuntimeStartError(f"--runtime-endpoint: there is no socket at {socket}")
+    channel = CriChannel(url)
+    runtime: RuntimeService = GrpcRuntimeService(channel)
+    try:
+        version = await runtime.version()
+    except CRIError as error:
+        await channel.close()
+        raise RuntimeStartError(
+            f"--runtime-endpoint: {socket} does not speak CRI v1: {error.message}"
+        ) from error
+    if version.runtime_name == "containerd":
+        runtime = ContainerdRuntimeService(channel, ContainerdEvents(socket))
+    return Runtime(
+        channel,
+        runtime,
+        private=None,
+        description=f"{version.runtime_name} {version.runtime_version} at {socket}",
+    )
+
+
+def _wishes(config: Config) -> RuntimeWishes:
+    return RuntimeWishes(
+        cgroup_driver=config.cgroup_driver,
+        cni_bin_dir=Path(config.runtime_cni_bin_dir)
+        if config.runtime_cni_bin_dir
+        else None,
+        runtimes=tuple(_handler(entry) for entry in config.runtimes),
+        environment={
+            name: os.environ[name] for name in PROXY_VARIABLES if name in os.environ
+        },
+    )
+
+
+def _handler(entry: object) -> RuntimeHandlerConfig:
+    known = {"name", "type", "binary", "options"}
+    if not isinstance(entry, dict) or not entry.get("name"):
+        raise RuntimeStartError("runtimes: each handler needs a name")
+    unknown = set(entry) - known
+    if unknown:
+        raise RuntimeStartError(
+            f"runtimes: handler {entry['name']}: unknown key "
+            f"{', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}"
+        )
+    default = RuntimeHandlerConfig(str(entry["name"]))
+    return RuntimeHandlerConfig(
+        name=str(entry["name"]),
+        runtime_type=str(entry.get("type") or default.runtime_type),
+        binary=str(entry.get("binary") or ""),
+        options=dict(entry.get("options") or {}),
+    )

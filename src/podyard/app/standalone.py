@@ -1,0 +1,269 @@
+"""Control plane and node in one process, joined by loopback TLS like any others."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Final
+
+import structlog
+
+import podyard
+from podyard.api.documents import Document
+from podyard.app.config import Config
+from podyard.app.control import ControlSocket
+from podyard.app.controlplane import (
+    ControlPlane,
+    ControlPlaneConfig,
+    bootstrap_cluster,
+    control_plane,
+    run_houses,
+)
+from podyard.app.daemon import Report, StartError
+from podyard.app.host import Host, examine, is_fit, observe_host
+from podyard.app.instances import Instance, InstanceError, InstanceTable, Wishes
+from podyard.app.node import NodeParts, node_name_of
+from podyard.app.pki import Names, Pki, ensure_pki
+from podyard.app.private_runtime import prepare_network
+from podyard.app.runtimes import Runtime, RuntimeStartError, open_runtime
+from podyard.client.kubeconfig import build_kubeconfig, write_kubeconfig
+from podyard.lib.clock import Clock, SystemClock
+from podyard.network.bridge import BridgeError, HostSysctls
+from podyard.network.decide import NetworkFacts
+from podyard.store.backend import StoreError
+
+log = structlog.get_logger()
+
+LOOPBACK: Final = "127.0.0.1"
+
+
+class Standalone:
+    """One instance, from start to stop.
+
+    Args:
+        config: what a person chose.
+        report: told each step and the seconds it took.
+        ready: called once the node is Ready.
+    """
+
+    def __init__(
+        self, config: Config, *, report: Report, ready: Callable[[], None]
+    ) -> None:
+        self._config = config
+        self._report = report
+        self._ready = ready
+        self._clock: Clock = SystemClock()
+        self._stopping = asyncio.Event()
+        self._stop_pods_within_s: float | None = None
+        self._started_at = self._clock.now()
+        self._node: NodeParts | None = None
+        self._row: Instance | None = None
+        self._runtime: Runtime | None = None
+
+    async def run(self) -> None:
+        """Start, run until told to stop, stop.
+
+        Raises:
+            StartError: it could not start; what was begun is undone.
+        """
+        begin_s = self._clock.monotonic_s()
+        host = await asyncio.to_thread(observe_host)
+        await asyncio.to_thread(self._check_host)
+        row = self._row = await self._allocate()
+        self._report("host looked at", self._clock.monotonic_s() - begin_s)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        control = ControlSocket(
+            row.control_socket, status=self._status, stop=self._told_to_stop
+        )
+        try:
+            async with AsyncExitStack() as stack:
+                await control.start()
+                stack.push_async_callback(control.stop)
+                await self._run_houses(row, host)
+        except* (StoreError, BridgeError, RuntimeStartError) as group:
+            raise StartError(str(_first(group))) from group
+        except* StartError as group:
+            raise _first(group) from group
+
+    def _check_host(self) -> None:
+        facts = examine(
+            data_dir=self._config.data_dir,
+            private_runtime=not self._config.runtime_endpoint,
+            ports=(),
+        )
+        if not is_fit(facts):
+            lacking = [fact for fact in facts if str(fact.verdict) == "missing"]
+            lines = [f"{fact.name}: {fact.value}: {fact.advice}" for fact in lacking]
+            raise StartError(
+                "this host lacks what is needed (see podyard doctor):\n  "
+                + "\n  ".join(lines),
+                code=4,
+            )
+
+    async def _allocate(self) -> Instance:
+        config = self._config
+        wishes = Wishes(config.data_dir, config.port, config.node_port)
+        try:
+            config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return await asyncio.to_thread(
+                InstanceTable().allocate, config.name, wishes
+            )
+        except InstanceError as error:
+            raise StartError(str(error)) from error
+        except OSError as error:
+            raise StartError(f"--data-dir: {config.data_dir}: {error}") from error
+
+    # --- running ---
+
+    async def _run_houses(self, row: Instance, host: Host) -> None:
+        name = node_name_of(self._config)
+        begin_s = self._clock.monotonic_s()
+        async with asyncio.TaskGroup() as group:
+            runtime_task = group.create_task(self._open_runtime(row, host))
+            facts = await asyncio.to_thread(
+                prepare_network, row, HostSysctls(InstanceTable().sysctl_record)
+            )
+            pki = await asyncio.to_thread(self._make_pki, row, name)
+            plane_config = self._plane_config(row)
+            try:
+                async with control_plane(
+                    plane_config, pki, clock=self._clock, group=group
+                ) as plane:
+                    await bootstrap_cluster(plane, plane_config)
+                    await asyncio.to_thread(self._write_kubeconfig, plane, pki)
+                    took_s = self._clock.monotonic_s() - begin_s
+                    self._report(
+                        f"API answers at https://{LOOPBACK}:{plane.port}", took_s
+                    )
+                    houses = group.create_task(run_houses(plane, clock=self._clock))
+                    async with await runtime_task as runtime:
+                        self._runtime = runtime
+                        await self._run_node(row, host, plane, runtime, facts, name)
+                    houses.cancel()
+            except OSError as error:
+                raise StartError(_explain(error, row)) from error
+
+    async def _open_runtime(self, row: Instance, host: Host) -> Runtime:
+        begin_s = self._clock.monotonic_s()
+        runtime = await open_runtime(self._config, row, host, clock=self._clock)
+        self._report(runtime.description, self._clock.monotonic_s() - begin_s)
+        return runtime
+
+    async def _run_node(
+        self,
+        row: Instance,
+        host: Host,
+        plane: ControlPlane,
+        runtime: Runtime,
+        facts: NetworkFacts,
+        name: str,
+    ) -> None:
+        begin_s = self._clock.monotonic_s()
+        async with asyncio.TaskGroup() as group:
+            node = self._node = NodeParts(
+                self._config,
+                row,
+                host,
+                plane.pki,
+                plane.connection(plane.pki.node_client),
+                runtime,
+                facts,
+                node_name=name,
+                clock=self._clock,
+            )
+            running = group.create_task(node.run())
+            readiness = group.create_task(node.wait_ready())
+            readiness.add_done_callback(partial(self._on_ready, name, begin_s))
+            await self._stopping.wait()
+            readiness.cancel()
+            if self._stop_pods_within_s is not None:
+                await node.stop_pods(within_s=self._stop_pods_within_s)
+            node.leave()
+            running.cancel()
+
+    def _on_ready(self, name: str, begin_s: float, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or task.exception() is not None:
+            return
+        self._report(f"node {name} is Ready", self._clock.monotonic_s() - begin_s)
+        self._ready()
+
+    def _plane_config(self, row: Instance) -> ControlPlaneConfig:
+        return ControlPlaneConfig(
+            store_path=self._config.data_dir / "store.db",
+            addresses=self._addresses(row),
+            node_ip=str(row.gateway.ip),
+            port=row.api_port,
+            service_cidr=str(row.service_cidr),
+            node_ports=row.node_port_range,
+            kubernetes_service_ip=row.kubernetes_service_ip,
+            cluster_domain=self._config.cluster_domain,
+            enable_admission_plugins=self._config.enable_admission_plugins,
+        )
+
+    def _addresses(self, row: Instance) -> tuple[str, ...]:
+        asked = self._config.listen
+        everywhere = {"0.0.0.0", "::"} & set(asked)  # noqa: S104 - only when asked for
+        if everywhere:
+            return tuple(asked)
+        return (LOOPBACK, str(row.gateway.ip), *asked)
+
+    def _make_pki(self, row: Instance, name: str) -> Pki:
+        gateway = str(row.gateway.ip)
+        names = Names(
+            node_name=name,
+            api_server=(gateway, row.kubernetes_service_ip, *self._config.listen),
+            node=(name, gateway, LOOPBACK),
+            cluster_domain=self._config.cluster_domain,
+        )
+        return ensure_pki(self._config.data_dir / "pki", names, now=self._clock.now())
+
+    def _write_kubeconfig(self, plane: ControlPlane, pki: Pki) -> None:
+        name = f"podyard-{self._config.name}"
+        document = build_kubeconfig(plane.connection(pki.admin), name=name)
+        write_kubeconfig(self._config.data_dir / "kubeconfig", document)
+
+    # --- the control socket ---
+
+    def _told_to_stop(self, grace_s: float, keep_pods: bool) -> None:  # noqa: FBT001 - see Stop
+        self._stop_pods_within_s = None if keep_pods else grace_s
+        self._stopping.set()
+
+    async def _status(self) -> Document:
+        row = self._row
+        assert row is not None
+        status: Document = {
+            "name": self._config.name,
+            "version": podyard.__version__,
+            "pid": os.getpid(),
+            "startedAt": self._started_at.isoformat(timespec="seconds"),
+            "dataDir": str(self._config.data_dir),
+            "server": f"https://{LOOPBACK}:{row.api_port}",
+            "podCIDR": str(row.pod_cidr),
+            "serviceCIDR": str(row.service_cidr),
+            "runtime": self._runtime.description if self._runtime else "starting",
+            "node": "starting",
+            "pods": [],
+        }
+        if self._node is not None:
+            status.update(self._node.describe())
+        return status
+
+
+def _first(group: BaseException) -> BaseException:
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group
+
+
+def _explain(error: OSError, row: Instance) -> str:
+    text = str(error)
+    if error.errno == 98:  # EADDRINUSE
+        return (
+            f"a port is in use ({text}); choose others with --port and --node-port "
+            f"(0 for any free one); this instance has {row.api_port} and {row.node_port}"
+        )
+    return text
