@@ -38,7 +38,7 @@ class _Look:
     """What was found in a Namespace.
 
     Attributes:
-        remaining: how many objects of each kind are still there.
+        remaining: how many objects of each ``resource.group`` are still there.
         finalizers: how many objects each finalizer keeps.
         failures: why a kind could not be deleted.
     """
@@ -125,7 +125,7 @@ class NamespaceController:
             look.failures.append(f"{kind.qualified_resource}: {error.message}")
             return
         for item in listed.get("items") or ():
-            look.remaining[kind.qualified_resource] += 1
+            look.remaining[f"{kind.resource}.{kind.group}"] += 1
             look.finalizers.update(item["metadata"].get("finalizers") or ())
 
     async def _tell(self, namespace: Document, look: _Look) -> None:
