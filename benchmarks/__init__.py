@@ -1,0 +1,1 @@
+"""Benchmarks: Podyard beside the raw CRI calls, in one run. Not tests."""
