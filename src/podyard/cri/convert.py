@@ -354,6 +354,9 @@ def from_container_status(
         status: the message, which does not name the sandbox.
         sandbox_id: from the verbose info or a list.
     """
+    # containerd notes the start when the call returns; a short process has ended by
+    # then, and would seem to end before it began.
+    finished_ns = status.finished_at and max(status.finished_at, status.started_at)
     user = None
     if status.user.HasField("linux"):
         user = ContainerUser(
@@ -371,7 +374,7 @@ def from_container_status(
         image=status.image.image,
         image_id=status.image_ref,
         started_at=to_datetime(status.started_at),
-        finished_at=to_datetime(status.finished_at),
+        finished_at=to_datetime(finished_ns),
         exit_code=status.exit_code,
         reason=status.reason,
         message=status.message,
