@@ -53,16 +53,16 @@ from podyard.api.validation import (
     services,
 )
 from podyard.api.validation.scope import Scope
-from podyard.api.validation.warnings import warnings
+from podyard.api.validation.warnings import object_warnings
 
 __all__ = [
+    "object_warnings",
     "validate_binding",
     "validate_create",
     "validate_ephemeral_containers_update",
     "validate_object_meta",
     "validate_status_update",
     "validate_update",
-    "warnings",
 ]
 
 _Check = Callable[[Document], Iterator[FieldError]]

@@ -57,9 +57,19 @@ _VOLUMES: Final = {
 }
 
 
-def warnings(kind: Kind, document: Document) -> tuple[str, ...]:
-    """Return the warnings about one object, as it was sent and defaulted."""
-    return tuple(dict.fromkeys(_of_kind(kind, document)))
+def object_warnings(
+    kind: Kind, document: Document, old: Document | None = None
+) -> tuple[str, ...]:
+    """Return the warnings about one object; of an update, only the new ones.
+
+    Args:
+        kind: what the documents are.
+        document: what is wanted, defaulted.
+        old: what is stored, ``None`` for a new object.
+    """
+    found = dict.fromkeys(_of_kind(kind, document))
+    known = set(_of_kind(kind, old)) if old is not None else set()
+    return tuple(text for text in found if text not in known)
 
 
 def _of_kind(kind: Kind, document: Document) -> Iterator[str]:
