@@ -268,7 +268,7 @@ class Door:
 
 
 def _incoming(request: web.BaseRequest) -> Incoming:
-    raw = request.message.path
+    raw = request.raw_path
     path, _, query = raw.partition("?")
     headers = request.headers
     offered = headers.get("Sec-WebSocket-Protocol", "")
