@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from podyard.api.documents import Document
+from podyard.api.feature_gates import DEFAULT_GATES, FeatureGates
 from podyard.api.openapi import OpenApiDocuments
 from podyard.api.schema import Schemas
 from podyard.api.scheme import SERVICE, Kind
@@ -67,6 +68,7 @@ class ServerConfig:
         node_tls: how nodes are trusted and what is shown to them; ``None`` speaks
             plain HTTP to them.
         request_timeout_s: how long an answer may take to begin, seconds.
+        gates: the features that are on.
     """
 
     service_cidr: str = "10.96.0.0/16"
@@ -74,6 +76,7 @@ class ServerConfig:
     tls: ssl.SSLContext | None = field(default=None, repr=False)
     node_tls: ssl.SSLContext | None = field(default=None, repr=False)
     request_timeout_s: float = 60.0
+    gates: FeatureGates = DEFAULT_GATES
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +165,7 @@ class ApiServer:
             reviews=gates.reviews,
             issue_token=gates.issue_token,
             check_eviction=gates.check_eviction,
+            gates=self._config.gates,
         )
         self._watches = Watches(context)
         pipeline = Pipeline(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from podyard.api.documents import Document
+from podyard.api.feature_gates import DEFAULT_GATES, FeatureGates
 from podyard.api.identity import User
 from podyard.api.schema import Schemas
 from podyard.api.scheme import Kind
@@ -60,6 +61,7 @@ class ServerContext:
         reviews: the kinds that are answered, never stored.
         issue_token: issues ServiceAccount tokens; ``None`` where nobody does.
         check_eviction: may refuse an eviction.
+        gates: the features that are on.
     """
 
     registry: Registry
@@ -71,3 +73,4 @@ class ServerContext:
     reviews: Mapping[Kind, ReviewHandler] = field(default_factory=dict)
     issue_token: IssueToken | None = None
     check_eviction: CheckEviction = allow_eviction
+    gates: FeatureGates = DEFAULT_GATES

@@ -9,16 +9,14 @@ from typing import Any, Final
 
 from podyard.api.documents import Document
 from podyard.api.errors import (
-    FieldError,
     bad_request,
     conflict,
     invalid,
     invalid_object,
     not_found,
-    not_supported,
-    required,
 )
 from podyard.api.scheme import POD, SERVICE_ACCOUNT
+from podyard.api.validation import validate_binding
 from podyard.server import table
 from podyard.server.admission.parts import AdmissionRequest, Operation
 from podyard.server.body import is_dry_run, read_object
@@ -90,11 +88,7 @@ async def bind(context: ServerContext, call: Call) -> Answer:
     )
     dry_run = is_dry_run(call, "CreateOptions")
     target = document.get("target") or {}
-    errors: list[FieldError] = []
-    if target.get("kind") not in {None, "", "Node"}:
-        errors.append(not_supported("target.kind", target["kind"], ("Node", "<empty>")))
-    if not target.get("name"):
-        errors.append(required("target.name"))
+    errors = validate_binding(document)
     if errors:
         raise invalid_object("", "Binding", call.info.name, errors)
     await _admit(context, call, document, dry_run=dry_run)

@@ -23,17 +23,16 @@ from podyard.api.errors import (
     already_exists,
     bad_request,
     conflict,
-    forbidden_field,
     invalid,
     invalid_object,
     not_found,
 )
-from podyard.api.go_text import string_slice
 from podyard.api.names import generate_name
 from podyard.api.scheme import SERVICE
 from podyard.api.validation import (
     object_warnings,
     validate_create,
+    validate_ephemeral_containers_update,
     validate_status_update,
     validate_update,
 )
@@ -145,7 +144,7 @@ async def create_object(
             _generate_name(context, document)
             default_object(resource.kind, document)
         if not attempt:
-            _validate_new(resource, document)
+            _validate_new(context, resource, document)
             call.warnings.extend(object_warnings(resource.kind, document))
             request.object = document
             request.name = metadata_of(document).get("name") or ""
@@ -181,8 +180,10 @@ def _prepare_new(context: ServerContext, call: Call, document: Document) -> None
     prepare_object(call.resource.kind, document)
 
 
-def _validate_new(resource: Resource, document: Document) -> None:
-    errors = validate_create(resource.kind, document)
+def _validate_new(
+    context: ServerContext, resource: Resource, document: Document
+) -> None:
+    errors = validate_create(resource.kind, document, context.gates)
     if errors:
         raise _invalid(resource, document, errors)
 
@@ -495,7 +496,7 @@ async def _admit(
     )
     await context.admission.mutate(request)
     new = request.object if request.object is not None else new
-    errors = _validate_change(resource, new, old, change.subresource)
+    errors = _validate_change(context, resource, new, old, change.subresource)
     if errors:
         raise _invalid(resource, new, errors)
     if not change.subresource:
@@ -506,30 +507,21 @@ async def _admit(
 
 
 def _validate_change(
-    resource: Resource, new: Document, old: Document, subresource: str
+    context: ServerContext,
+    resource: Resource,
+    new: Document,
+    old: Document,
+    subresource: str,
 ) -> tuple[FieldError, ...]:
-    late = tuple(_late_finalizers(new, old))
-    if subresource == "status":
-        return (*validate_status_update(resource.kind, new, old), *late)
-    if subresource:
-        return late
-    return (*validate_update(resource.kind, new, old), *late)
-
-
-def _late_finalizers(new: Document, old: Document) -> Iterator[FieldError]:
-    """An object that is being deleted gets no new finalizers."""
-    if not old["metadata"].get("deletionTimestamp"):
-        return
-    known = old["metadata"].get("finalizers") or []
-    added = [
-        text for text in metadata_of(new).get("finalizers") or [] if text not in known
-    ]
-    if added:
-        yield forbidden_field(
-            "metadata.finalizers",
-            "no new finalizers can be added if the object is being deleted, found new "
-            f"finalizers {string_slice(added)}",
-        )
+    match subresource:
+        case "":
+            return validate_update(resource.kind, new, old, context.gates)
+        case "status":
+            return validate_status_update(resource.kind, new, old, context.gates)
+        case "ephemeralcontainers":
+            return validate_ephemeral_containers_update(new, old, context.gates)
+        case _:
+            return ()
 
 
 def copy_document(document: Document) -> Document:
