@@ -1,0 +1,1 @@
+"""The wire to image registries: challenges, tokens and manifests."""
