@@ -44,13 +44,13 @@ def _shake(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> ssl.SSL
     return there
 
 
-def test_a_second_start_makes_nothing_anew(tmp_path: Path):
+def test_a_second_start_makes_nothing_anew(tmp_path: Path) -> None:
     first = ensure_pki(tmp_path / "pki", NAMES, now=NOW)
 
     assert ensure_pki(tmp_path / "pki", NAMES, now=NOW) == first
 
 
-def test_nobody_else_can_read_the_files(tmp_path: Path):
+def test_nobody_else_can_read_the_files(tmp_path: Path) -> None:
     ensure_pki(tmp_path / "pki", NAMES, now=NOW)
 
     modes = {stat.S_IMODE(f.stat().st_mode) for f in (tmp_path / "pki").iterdir()}
@@ -72,7 +72,7 @@ def test_nobody_else_can_read_the_files(tmp_path: Path):
 )
 def test_each_identity_has_its_own_subject(
     tmp_path: Path, field: str, common_name: str, organizations: list[str]
-):
+) -> None:
     pki = ensure_pki(tmp_path, NAMES, now=NOW)
 
     subject = _certificate(getattr(pki, field)).subject
@@ -98,7 +98,7 @@ def test_each_identity_has_its_own_subject(
         "kubernetes.default.svc.cluster.local",
     ],
 )
-def test_clients_reach_the_api_server_by_every_name(tmp_path: Path, name: str):
+def test_clients_reach_the_api_server_by_every_name(tmp_path: Path, name: str) -> None:
     pki = ensure_pki(tmp_path, NAMES, now=NOW)
 
     side = _shake(
@@ -111,7 +111,7 @@ def test_clients_reach_the_api_server_by_every_name(tmp_path: Path, name: str):
     assert side.selected_alpn_protocol() == "http/1.1"
 
 
-def test_a_client_may_come_without_certificate(tmp_path: Path):
+def test_a_client_may_come_without_certificate(tmp_path: Path) -> None:
     pki = ensure_pki(tmp_path, NAMES, now=NOW)
 
     side = _shake(
@@ -121,7 +121,7 @@ def test_a_client_may_come_without_certificate(tmp_path: Path):
     assert side.getpeercert() is None or side.getpeercert() == {}
 
 
-def test_a_name_that_is_not_ours_is_refused(tmp_path: Path):
+def test_a_name_that_is_not_ours_is_refused(tmp_path: Path) -> None:
     pki = ensure_pki(tmp_path, NAMES, now=NOW)
 
     with pytest.raises(ssl.SSLCertVerificationError):
@@ -132,7 +132,9 @@ def test_a_name_that_is_not_ours_is_refused(tmp_path: Path):
         )
 
 
-def test_a_new_name_renews_only_the_certificate_it_is_missing_in(tmp_path: Path):
+def test_a_new_name_renews_only_the_certificate_it_is_missing_in(
+    tmp_path: Path,
+) -> None:
     first = ensure_pki(tmp_path, NAMES, now=NOW)
 
     names = Names("n1", (*NAMES.api_server, "10.0.0.9"), NAMES.node)
@@ -146,7 +148,7 @@ def test_a_new_name_renews_only_the_certificate_it_is_missing_in(tmp_path: Path)
 
 def test_certificates_are_renewed_before_they_end_and_the_authority_is_not(
     tmp_path: Path,
-):
+) -> None:
     first = ensure_pki(tmp_path, NAMES, now=NOW)
 
     second = ensure_pki(tmp_path, NAMES, now=NOW + timedelta(days=320))
@@ -155,7 +157,7 @@ def test_certificates_are_renewed_before_they_end_and_the_authority_is_not(
     assert second.admin.certificate_pem != first.admin.certificate_pem
 
 
-def test_a_lost_authority_renews_everything(tmp_path: Path):
+def test_a_lost_authority_renews_everything(tmp_path: Path) -> None:
     first = ensure_pki(tmp_path, NAMES, now=NOW)
     (tmp_path / "ca.pem").unlink()
 
@@ -170,7 +172,7 @@ def test_a_lost_authority_renews_everything(tmp_path: Path):
     )
 
 
-def test_a_broken_file_is_made_anew(tmp_path: Path):
+def test_a_broken_file_is_made_anew(tmp_path: Path) -> None:
     ensure_pki(tmp_path, NAMES, now=NOW)
     (tmp_path / "admin.pem").write_bytes(b"rubbish")
     (tmp_path / "service-accounts.key").write_bytes(b"")
@@ -181,14 +183,14 @@ def test_a_broken_file_is_made_anew(tmp_path: Path):
     assert len(pki.service_accounts.key_id) == 43
 
 
-def test_a_directory_that_cannot_be_made_is_a_clear_error(tmp_path: Path):
+def test_a_directory_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "pki").write_text("in the way")
 
     with pytest.raises(PkiError, match="cannot keep certificates in"):
         ensure_pki(tmp_path / "pki", NAMES, now=NOW)
 
 
-def test_keys_are_not_shown(tmp_path: Path):
+def test_keys_are_not_shown(tmp_path: Path) -> None:
     pki = ensure_pki(tmp_path, NAMES, now=NOW)
 
     assert "PRIVATE" not in repr(pki)

@@ -9,7 +9,7 @@ from podyard.controllers.reconcilers.namespace import CONTENTS, build_conditions
 from podyard.lib.parts import load_parts
 
 
-def test_the_controllers_are_these():
+def test_the_controllers_are_these() -> None:
     assert [part.name for part in load_parts(reconcilers, Controller)] == [
         "garbage-collector",
         "namespace",
@@ -19,13 +19,13 @@ def test_the_controllers_are_these():
     ]
 
 
-def test_two_views_of_one_store_are_emptied_once():
+def test_two_views_of_one_store_are_emptied_once() -> None:
     assert EVENT in CONTENTS
     assert EVENT_V1 not in CONTENTS
     assert NODE not in CONTENTS
 
 
-def test_a_namespace_says_what_it_waits_for():
+def test_a_namespace_says_what_it_waits_for() -> None:
     conditions = {
         c["type"]: (c["status"], c["reason"], c["message"])
         for c in build_conditions(
@@ -54,13 +54,17 @@ def test_a_namespace_says_what_it_waits_for():
         "NamespaceContentRemaining": (
             "True",
             "SomeResourcesRemain",
-            "Some resources are remaining: configmaps. has 1 resource instances, pods. "
-            "has 2 resource instances",
+            (
+                "Some resources are remaining: configmaps. has 1 resource instances, "
+                "pods. has 2 resource instances"
+            ),
         ),
         "NamespaceFinalizersRemaining": (
             "True",
             "SomeFinalizersRemain",
-            "Some content in the namespace has finalizers remaining: a/b in 1 resource "
-            "instances",
+            (
+                "Some content in the namespace has finalizers remaining: a/b in 1 "
+                "resource instances"
+            ),
         ),
     }

@@ -82,11 +82,11 @@ EARLIER = "2026-05-01T11:58:20Z"
         ),
     ],
 )
-def test_conditions_become_taints(node: Any, taints: Any):
+def test_conditions_become_taints(node: Any, taints: Any) -> None:
     assert decide_taints(node, now=NOW) == taints
 
 
-def test_a_silent_node_is_vouched_for_by_nobody():
+def test_a_silent_node_is_vouched_for_by_nobody() -> None:
     node = _node({"Ready": "True", "DiskPressure": "Unknown"})
     node["status"]["conditions"][0]["lastHeartbeatTime"] = EARLIER
 
@@ -149,7 +149,7 @@ def _tolerates(seconds: int | None = None, key: str = UR) -> dict[str, Any]:
         ),
     ],
 )
-def test_taints_drive_pods_away(taints: Any, tolerations: Any, eviction: Any):
+def test_taints_drive_pods_away(taints: Any, tolerations: Any, eviction: Any) -> None:
     document = pod(tolerations=tolerations)
 
     assert decide_eviction(document, _node({}, taints), now=NOW) == eviction

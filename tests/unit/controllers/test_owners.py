@@ -90,11 +90,11 @@ def _owners(*states: OwnerState) -> list[tuple[Owner, OwnerState]]:
 )
 def test_what_becomes_of_an_object(
     item: Item, states: tuple[OwnerState, ...], dependants: bool, fate: Any
-):
+) -> None:
     assert decide_fate(item, _owners(*states), has_dependants=dependants) == fate
 
 
-def test_the_graph_follows_owner_references():
+def test_the_graph_follows_owner_references() -> None:
     graph = OwnerGraph()
     owner = item_of(POD, make("Pod", "o", "web"))
     graph.put(owner)
@@ -113,7 +113,7 @@ def test_the_graph_follows_owner_references():
     assert {item.name for item in graph} == {"o", "a"}
 
 
-def test_finalizers_say_what_an_owner_waits_for():
+def test_finalizers_say_what_an_owner_waits_for() -> None:
     assert _item("c", deletionTimestamp="x", finalizers=["orphan"]).is_orphaning
     assert _item(
         "c", deletionTimestamp="x", finalizers=["foregroundDeletion"]

@@ -2,22 +2,26 @@
 
 import asyncio
 import contextlib
+import itertools
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from podyard.api.errors import conflict
 from podyard.controllers.queue import WorkQueue
 
+Handle = Callable[[str], Awaitable[float | None]]
+
 
 async def _work(
-    queue: WorkQueue[str], handle, *, for_s: float, workers: int = 1
+    queue: WorkQueue[str], handle: Handle, *, for_s: float, workers: int = 1
 ) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(for_s):
             await queue.work(handle, workers=workers)
 
 
-async def test_a_key_added_often_is_handled_once():
+async def test_a_key_added_often_is_handled_once() -> None:
     seen: list[str] = []
     queue: WorkQueue[str] = WorkQueue("q")
 
@@ -32,7 +36,9 @@ async def test_a_key_added_often_is_handled_once():
     assert len(queue) == 0
 
 
-async def test_a_key_added_while_it_is_handled_is_handled_again_and_never_twice_at_once():
+async def test_a_key_added_while_it_is_handled_is_handled_again_and_never_twice_at_once() -> (
+    None
+):
     busy = 0
     most = 0
     runs = 0
@@ -59,7 +65,7 @@ async def test_a_key_added_while_it_is_handled_is_handled_again_and_never_twice_
     [conflict("", "pods", "p"), ZeroDivisionError()],
     ids=["the-server-refuses", "a-bug"],
 )
-async def test_a_failed_key_comes_back_later_and_later(error: Exception):
+async def test_a_failed_key_comes_back_later_and_later(error: Exception) -> None:
     at: list[float] = []
     queue: WorkQueue[str] = WorkQueue("q")
     loop = asyncio.get_running_loop()
@@ -72,13 +78,11 @@ async def test_a_failed_key_comes_back_later_and_later(error: Exception):
     queue.add("a")
     await _work(queue, handle, for_s=10)
 
-    waits = [
-        round(later - earlier, 3) for earlier, later in zip(at, at[1:], strict=False)
-    ]
+    waits = [round(later - earlier, 3) for earlier, later in itertools.pairwise(at)]
     assert waits == [0.05, 0.1, 0.2]
 
 
-async def test_a_key_is_looked_at_again_when_the_handler_says_so():
+async def test_a_key_is_looked_at_again_when_the_handler_says_so() -> None:
     at: list[float] = []
     queue: WorkQueue[str] = WorkQueue("q")
     loop = asyncio.get_running_loop()
@@ -94,7 +98,7 @@ async def test_a_key_is_looked_at_again_when_the_handler_says_so():
     assert len(at) == 2
 
 
-async def test_the_earliest_time_counts():
+async def test_the_earliest_time_counts() -> None:
     at: list[float] = []
     queue: WorkQueue[str] = WorkQueue("q")
     loop = asyncio.get_running_loop()
@@ -111,7 +115,7 @@ async def test_the_earliest_time_counts():
     assert at == [pytest.approx(3.0)]
 
 
-async def test_a_key_that_was_under_way_is_first_after_a_restart():
+async def test_a_key_that_was_under_way_is_first_after_a_restart() -> None:
     seen: list[str] = []
     queue: WorkQueue[str] = WorkQueue("q")
 

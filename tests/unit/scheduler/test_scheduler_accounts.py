@@ -1,12 +1,13 @@
 """What is taken on each node."""
 
+from podyard.api.documents import Document
 from podyard.api.quantity import parse_quantity
 from podyard.scheduler.accounts import NodeAccounts
 from support.admission import pod
 from support.stored_objects import make
 
 
-def _pod(name: str, cpu: str = "100m", port: int = 0):
+def _pod(name: str, cpu: str = "100m", port: int = 0) -> Document:
     ports = [{"hostPort": port, "containerPort": 1}] if port else []
     return pod(
         name,
@@ -21,7 +22,7 @@ def _taken(accounts: NodeAccounts, name: str = "a") -> tuple[str, int]:
     return str(usage.requested.get("cpu", parse_quantity("0"))), usage.pods
 
 
-def test_an_assumed_pod_counts_at_once_and_once():
+def test_an_assumed_pod_counts_at_once_and_once() -> None:
     accounts = NodeAccounts()
     accounts.set_node(make("Node", "a"))
 
@@ -32,7 +33,7 @@ def test_an_assumed_pod_counts_at_once_and_once():
     assert _taken(accounts) == ("1100m", 2)
 
 
-def test_a_removed_pod_gives_its_room_back():
+def test_a_removed_pod_gives_its_room_back() -> None:
     accounts = NodeAccounts()
     accounts.set_node(make("Node", "a"))
     accounts.place(_pod("p"), "a")
@@ -45,7 +46,7 @@ def test_a_removed_pod_gives_its_room_back():
     assert not accounts.infos()[0].usage.host_ports
 
 
-def test_a_resized_pod_counts_anew():
+def test_a_resized_pod_counts_anew() -> None:
     accounts = NodeAccounts()
     accounts.set_node(make("Node", "a"))
     accounts.place(_pod("p"), "a")
@@ -55,7 +56,7 @@ def test_a_resized_pod_counts_anew():
     assert _taken(accounts) == ("300m", 1)
 
 
-def test_a_pod_that_turns_up_elsewhere_moves():
+def test_a_pod_that_turns_up_elsewhere_moves() -> None:
     accounts = NodeAccounts()
     accounts.set_node(make("Node", "a"))
     accounts.set_node(make("Node", "b"))
@@ -68,7 +69,7 @@ def test_a_pod_that_turns_up_elsewhere_moves():
     assert accounts.node_of("uid-p") == "b"
 
 
-def test_pods_of_an_unknown_node_count_when_it_comes():
+def test_pods_of_an_unknown_node_count_when_it_comes() -> None:
     accounts = NodeAccounts()
     accounts.place(_pod("p"), "a")
     assert accounts.infos() == ()
@@ -78,7 +79,7 @@ def test_pods_of_an_unknown_node_count_when_it_comes():
     assert _taken(accounts) == ("100m", 1)
 
 
-def test_a_pod_nobody_understands_is_one_pod():
+def test_a_pod_nobody_understands_is_one_pod() -> None:
     accounts = NodeAccounts()
     accounts.set_node(make("Node", "a"))
 

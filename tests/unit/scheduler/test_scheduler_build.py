@@ -18,7 +18,7 @@ PRESENT = {
 }
 
 
-def test_a_binding_names_the_very_pod():
+def test_a_binding_names_the_very_pod() -> None:
     assert build_binding(pod(), "n1") == {
         "apiVersion": "v1",
         "kind": "Binding",
@@ -42,7 +42,9 @@ def test_a_binding_names_the_very_pod():
         ),
     ],
 )
-def test_the_condition_is_written_when_it_changes(conditions: Any, since: str | None):
+def test_the_condition_is_written_when_it_changes(
+    conditions: Any, since: str | None
+) -> None:
     document = {**pod(), "status": {"conditions": conditions}}
 
     patch = build_failure(document, reason="Unschedulable", message="no room", now=NOW)

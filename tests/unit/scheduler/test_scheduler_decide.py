@@ -45,7 +45,7 @@ def _taint(effect: str, key: str = "k", value: str = "v") -> Document:
     return {"key": key, "value": value, "effect": effect}
 
 
-def test_the_plugins_are_these():
+def test_the_plugins_are_these() -> None:
     assert [
         (part.order, part.name) for part in sorted(PLUGINS, key=lambda p: p.order)
     ] == [
@@ -144,7 +144,9 @@ PORT = _asking(name="port", host_port=80)
         ),
     ],
 )
-def test_why_no_node_takes_a_pod(asked: Document, nodes: list[NodeInfo], message: str):
+def test_why_no_node_takes_a_pod(
+    asked: Document, nodes: list[NodeInfo], message: str
+) -> None:
     verdict = decide_placement(asked, nodes, PLUGINS)
 
     assert isinstance(verdict, Unschedulable)
@@ -210,14 +212,16 @@ TOLERATES = [{"key": "k", "operator": "Exists"}]
         ),
     ],
 )
-def test_which_node_takes_a_pod(asked: Document, nodes: list[NodeInfo], name: str):
+def test_which_node_takes_a_pod(
+    asked: Document, nodes: list[NodeInfo], name: str
+) -> None:
     verdict = decide_placement(asked, nodes, PLUGINS)
 
     assert isinstance(verdict, Placement)
     assert verdict.node_name == name
 
 
-def test_scores_are_stretched_weighted_and_added():
+def test_scores_are_stretched_weighted_and_added() -> None:
     def raw(asked: Document, info: NodeInfo) -> float:
         return {"a": 2.0, "b": 4.0}[info.name]
 
@@ -232,7 +236,7 @@ def test_scores_are_stretched_weighted_and_added():
     assert verdict == Placement("a", 2.0 * 3 + 50 + 50 * 2, 2)
 
 
-def test_the_first_filter_to_object_is_named():
+def test_the_first_filter_to_object_is_named() -> None:
     plugins = [
         SchedulerPlugin("late", 2, filter=lambda p, n: Unfit(("late",))),
         SchedulerPlugin("early", 1, filter=lambda p, n: Unfit(("early",))),

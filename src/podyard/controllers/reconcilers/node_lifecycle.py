@@ -102,7 +102,11 @@ class NodeLifecycleController:
         name = str(new["metadata"]["name"])
         ready = condition(new, "Ready") or {}
         self._heard_s.setdefault(name, _loop_s())
-        self._hear(name, "status", ready.get("lastHeartbeatTime"))
+        if ready.get("status") in {"True", "False"}:  # Unknown is what we write
+            sign = (ready["status"], ready.get("lastHeartbeatTime"))
+            self._hear(name, "status", sign)
+        else:
+            self._signs.pop(f"{name}/status", None)
         if old is None or _health(old) != _health(new):
             self._nodes.add(name)
         if old is None or _taints(old) != _taints(new):

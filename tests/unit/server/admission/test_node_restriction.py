@@ -318,11 +318,11 @@ N = 'nodes "n1" is forbidden: '
         ),
     ],
 )
-async def test_node_restriction(asked: AdmissionRequest, refusal: str):
+async def test_node_restriction(asked: AdmissionRequest, refusal: str) -> None:
     assert await admit(PART, asked, OBJECTS) == refusal
 
 
-async def test_nodes_may_not_touch_restricted_labels_in_any_case():
+async def test_nodes_may_not_touch_restricted_labels_in_any_case() -> None:
     key = "node-restriction.kubernetes.io/x"
     new = make("Node", "n1", metadata={"labels": {key: "y"}})
 

@@ -20,7 +20,7 @@ def _objects(**account: Any) -> StoredObjects:
     )
 
 
-async def test_a_pod_without_account_gets_the_default_one_and_its_token():
+async def test_a_pod_without_account_gets_the_default_one_and_its_token() -> None:
     document = pod(
         initContainers=[{"name": "i"}],
         containers=[{"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
@@ -90,7 +90,9 @@ async def test_a_pod_without_account_gets_the_default_one_and_its_token():
         ),
     ],
 )
-async def test_the_token_is_mounted_as_wished(account: Any, spec: Any, mounted: bool):
+async def test_the_token_is_mounted_as_wished(
+    account: Any, spec: Any, mounted: bool
+) -> None:
     document = pod(**spec)
 
     await admit(PART, request(document), _objects(**account))
@@ -98,7 +100,7 @@ async def test_the_token_is_mounted_as_wished(account: Any, spec: Any, mounted: 
     assert bool(document["spec"].get("volumes")) is mounted
 
 
-async def test_a_container_with_something_in_that_place_keeps_it():
+async def test_a_container_with_something_in_that_place_keeps_it() -> None:
     own = {"name": "mine", "mountPath": MOUNT_PATH}
     document = pod(containers=[{"name": "c", "volumeMounts": [own]}])
 
@@ -108,7 +110,7 @@ async def test_a_container_with_something_in_that_place_keeps_it():
     assert "volumes" not in document["spec"]
 
 
-async def test_a_token_volume_that_is_there_is_used():
+async def test_a_token_volume_that_is_there_is_used() -> None:
     volume = {"name": "kube-api-access-given", "projected": {"sources": []}}
     document = pod(volumes=[volume])
 
@@ -119,7 +121,7 @@ async def test_a_token_volume_that_is_there_is_used():
     assert mounts[0]["name"] == "kube-api-access-given"
 
 
-async def test_pull_secrets_are_taken_over_unless_the_pod_has_its_own():
+async def test_pull_secrets_are_taken_over_unless_the_pod_has_its_own() -> None:
     plain, own = pod(serviceAccountName="app"), pod(serviceAccountName="app")
     own["spec"]["imagePullSecrets"] = [{"name": "mine"}]
 
@@ -131,7 +133,7 @@ async def test_pull_secrets_are_taken_over_unless_the_pod_has_its_own():
 
 
 @pytest.mark.parametrize("name", ["nobody", "default"])
-async def test_a_missing_account_is_refused(name: str):
+async def test_a_missing_account_is_refused(name: str) -> None:
     refusal = await admit(PART, request(pod(serviceAccountName=name)), StoredObjects())
 
     assert refusal == (
@@ -140,7 +142,7 @@ async def test_a_missing_account_is_refused(name: str):
     )
 
 
-async def test_the_default_account_may_come_a_moment_later():
+async def test_the_default_account_may_come_a_moment_later() -> None:
     objects = StoredObjects()
     document = pod()
 
@@ -198,7 +200,9 @@ async def test_the_default_account_may_come_a_moment_later():
         ),
     ],
 )
-async def test_mirror_pods_stand_alone_and_are_left_as_they_are(spec: Any, why: str):
+async def test_mirror_pods_stand_alone_and_are_left_as_they_are(
+    spec: Any, why: str
+) -> None:
     document = pod(annotations=MIRROR, **spec)
     before = dict(document["spec"])
 
@@ -245,7 +249,7 @@ async def test_mirror_pods_stand_alone_and_are_left_as_they_are(spec: Any, why: 
         ),
     ],
 )
-async def test_an_account_may_allow_only_its_own_secrets(spec: Any, why: str):
+async def test_an_account_may_allow_only_its_own_secrets(spec: Any, why: str) -> None:
     objects = _objects(
         metadata={"annotations": {"kubernetes.io/enforce-mountable-secrets": "true"}},
         secrets=[{"name": "ok"}],

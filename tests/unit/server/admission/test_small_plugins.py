@@ -86,11 +86,11 @@ def _namespace(name: str, operation: Operation) -> AdmissionRequest:
         pytest.param(_namespace("default", Operation.CREATE), "", id="create-default"),
     ],
 )
-async def test_namespace_lifecycle(asked: AdmissionRequest, refusal: str):
+async def test_namespace_lifecycle(asked: AdmissionRequest, refusal: str) -> None:
     assert await admit(namespace_lifecycle.PART, asked, SPACES) == refusal
 
 
-async def test_a_terminating_namespace_is_the_cause():
+async def test_a_terminating_namespace_is_the_cause() -> None:
     assert namespace_lifecycle.PART.mutate is not None
 
     with pytest.raises(ApiError) as error:
@@ -140,7 +140,7 @@ UNREACHABLE = _toleration("node.kubernetes.io/unreachable", tolerationSeconds=30
         ),
     ],
 )
-async def test_default_toleration_seconds(given: Any, wanted: Any):
+async def test_default_toleration_seconds(given: Any, wanted: Any) -> None:
     document = pod(tolerations=given) if given else pod()
 
     await admit(default_toleration_seconds.PART, request(document))
@@ -188,7 +188,7 @@ CLAIM = (
         ),
     ],
 )
-async def test_priority(spec: Any, value: int | None, refusal: str):
+async def test_priority(spec: Any, value: int | None, refusal: str) -> None:
     document = pod(**spec)
 
     assert await admit(priority.PART, request(document)) == refusal
@@ -197,7 +197,7 @@ async def test_priority(spec: Any, value: int | None, refusal: str):
         assert document["spec"]["preemptionPolicy"] == "PreemptLowerPriority"
 
 
-async def test_an_update_keeps_the_priority():
+async def test_an_update_keeps_the_priority() -> None:
     old = pod(priority=5, preemptionPolicy="Never")
     document = pod()
 
@@ -222,7 +222,9 @@ OTHER = {"key": "a", "effect": "NoExecute"}
         pytest.param(UPDATE, None, None, id="update"),
     ],
 )
-async def test_new_nodes_are_tainted(operation: Operation, given: Any, wanted: Any):
+async def test_new_nodes_are_tainted(
+    operation: Operation, given: Any, wanted: Any
+) -> None:
     document = make("Node", "n", spec={"taints": given} if given else {})
     asked = request(document, kind=NODE, namespace="", operation=operation)
 
@@ -234,7 +236,7 @@ async def test_new_nodes_are_tainted(operation: Operation, given: Any, wanted: A
 # --- AlwaysPullImages
 
 
-async def test_every_image_is_pulled():
+async def test_every_image_is_pulled() -> None:
     document = pod(
         initContainers=[{"name": "i", "image": "a", "imagePullPolicy": "Never"}],
         containers=[{"name": "c", "image": "b", "imagePullPolicy": "IfNotPresent"}],
@@ -251,7 +253,7 @@ async def test_every_image_is_pulled():
     assert spec["volumes"][0]["image"]["pullPolicy"] == "Always"
 
 
-async def test_a_later_plugin_cannot_undo_always_pull():
+async def test_a_later_plugin_cannot_undo_always_pull() -> None:
     document = pod(containers=[{"name": "c", "imagePullPolicy": "Never"}])
     assert always_pull_images.PART.validate is not None
 
@@ -275,7 +277,7 @@ async def test_a_later_plugin_cannot_undo_always_pull():
 )
 async def test_updates_are_looked_at_for_new_images(
     subresource: str, image: str, policy: str
-):
+) -> None:
     container = {"name": "c", "image": image, "imagePullPolicy": "Never"}
     document = pod(containers=[container])
     asked = request(
@@ -353,11 +355,11 @@ TAIL = 'pods "p" is forbidden: pod rejected: '
         ),
     ],
 )
-async def test_runtime_class(spec: Any, refusal: str):
+async def test_runtime_class(spec: Any, refusal: str) -> None:
     assert await admit(runtime_class.PART, request(pod(**spec)), CLASSES) == refusal
 
 
-async def test_the_class_is_written_into_the_pod():
+async def test_the_class_is_written_into_the_pod() -> None:
     own = {"key": "own", "operator": "Equal", "value": "v"}
     document = pod(runtimeClassName="heavy", nodeSelector={"a": "b"}, tolerations=[own])
 
@@ -429,7 +431,7 @@ E, Q = "Exists", "Equal"
         ),
     ],
 )
-def test_tolerations_are_merged(first: Any, second: Any, merged: str):
+def test_tolerations_are_merged(first: Any, second: Any, merged: str) -> None:
     everything = [*first, *second]
 
     assert runtime_class.merge_tolerations(first, second) == [
@@ -457,7 +459,7 @@ def test_tolerations_are_merged(first: Any, second: Any, merged: str):
 )
 async def test_pod_plugins_leave_everything_else_alone(
     part: Any, asked: AdmissionRequest
-):
+) -> None:
     before = dict(asked.object) if asked.object else None
 
     assert await admit(part, asked) == ""

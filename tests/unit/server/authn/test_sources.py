@@ -43,7 +43,9 @@ def _protocol(token: str) -> str:
     return f"base64url.bearer.authorization.k8s.io.{text}"
 
 
-def test_certificates_come_before_tokens_before_nobody(chain: AuthenticationChain):
+def test_certificates_come_before_tokens_before_nobody(
+    chain: AuthenticationChain,
+) -> None:
     assert chain.names == ("client-cert", "service-account-token", "anonymous")
 
 
@@ -97,7 +99,7 @@ async def test_users_are_told(
     credentials: Credentials,
     name: str,
     groups: tuple[str, ...],
-):
+) -> None:
     user = await chain.authenticate(credentials)
 
     assert (user.name, user.groups) == (name, groups)
@@ -130,14 +132,14 @@ async def test_users_are_told(
 )
 async def test_bad_or_no_credentials_are_401(
     chain: AuthenticationChain, credentials: Credentials
-):
+) -> None:
     with pytest.raises(ApiError) as refusal:
         await chain.authenticate(credentials)
 
     assert (refusal.value.code, refusal.value.message) == (401, "Unauthorized")
 
 
-def test_the_subject_of_a_certificate_is_read(tmp_path: Path):
+def test_the_subject_of_a_certificate_is_read(tmp_path: Path) -> None:
     pki = ensure_pki(tmp_path, Names("n1"), now=datetime(2026, 5, 1, tzinfo=UTC))
     certificate = x509.load_pem_x509_certificate(pki.node_client.certificate_pem)
 

@@ -79,7 +79,7 @@ POD_REF = {"apiVersion": "v1", "kind": "Pod", "name": "p1", "uid": "uid-p1"}
 
 async def test_a_plain_token_lives_an_hour_for_the_api_server(
     tokens: ServiceAccountTokens, keys: TokenKeys
-):
+) -> None:
     answer = await tokens.issue("web", "app", _request())
 
     claims = _claims(answer)
@@ -105,7 +105,7 @@ async def test_a_plain_token_lives_an_hour_for_the_api_server(
 
 async def test_the_projected_token_of_a_pod_lives_a_year_and_warns(
     tokens: ServiceAccountTokens,
-):
+) -> None:
     answer = await tokens.issue(
         "web", "app", _request(expirationSeconds=3607, boundObjectRef=POD_REF)
     )
@@ -197,14 +197,14 @@ async def test_bad_requests_are_refused(
     request_: dict[str, Any],
     code: int,
     message: str,
-):
+) -> None:
     with pytest.raises(ApiError) as refusal:
         await tokens.issue("web", name, request_)
 
     assert (refusal.value.code, refusal.value.message) == (code, message)
 
 
-async def test_a_token_tells_its_user(tokens: ServiceAccountTokens):
+async def test_a_token_tells_its_user(tokens: ServiceAccountTokens) -> None:
     answer = await tokens.issue("web", "app", _request(boundObjectRef=POD_REF))
 
     user = await tokens.authenticate_token(answer["status"]["token"])
@@ -246,7 +246,7 @@ async def test_a_token_ends_with_what_it_is_bound_to(
     name: str,
     reference: dict[str, Any] | None,
     how: str,
-):
+) -> None:
     answer = await tokens.issue("web", "app", _request(boundObjectRef=reference))
     token = answer["status"]["token"]
     assert await tokens.authenticate_token(token) is not None
@@ -266,7 +266,7 @@ async def test_a_token_ends_with_what_it_is_bound_to(
 
 async def test_a_verified_token_is_trusted_for_seconds(
     tokens: ServiceAccountTokens, objects: StoredObjects, clock: Clock
-):
+) -> None:
     token = (await tokens.issue("web", "app", _request()))["status"]["token"]
     await tokens.authenticate_token(token)
     looked = objects.gets
@@ -282,7 +282,7 @@ async def test_a_verified_token_is_trusted_for_seconds(
 )
 async def test_a_token_ends_in_time(
     tokens: ServiceAccountTokens, clock: Clock, seconds: int, good: bool
-):
+) -> None:
     token = (await tokens.issue("web", "app", _request()))["status"]["token"]
 
     clock.advance(seconds)
@@ -290,7 +290,7 @@ async def test_a_token_ends_in_time(
     assert (await tokens.authenticate_token(token) is not None) is good
 
 
-async def test_a_token_is_for_its_audience_only(tokens: ServiceAccountTokens):
+async def test_a_token_is_for_its_audience_only(tokens: ServiceAccountTokens) -> None:
     answer = await tokens.issue("web", "app", _request(audiences=["vault"]))
     token = answer["status"]["token"]
 
@@ -299,7 +299,9 @@ async def test_a_token_is_for_its_audience_only(tokens: ServiceAccountTokens):
     assert tokens.token_audiences(token) == ("vault",)
 
 
-async def test_forged_tokens_are_no_good(tokens: ServiceAccountTokens, keys: TokenKeys):
+async def test_forged_tokens_are_no_good(
+    tokens: ServiceAccountTokens, keys: TokenKeys
+) -> None:
     token = (await tokens.issue("web", "app", _request()))["status"]["token"]
     claims = _claims({"status": {"token": token}})
     head, body, signature = token.split(".")
@@ -321,7 +323,7 @@ async def test_forged_tokens_are_no_good(tokens: ServiceAccountTokens, keys: Tok
 
 def test_others_can_verify_with_the_published_key(
     tokens: ServiceAccountTokens, keys: TokenKeys
-):
+) -> None:
     published = tokens.key_set()["keys"][0]
 
     assert published["kid"] == keys.key_id
@@ -331,5 +333,5 @@ def test_others_can_verify_with_the_published_key(
     assert told["jwks_uri"] == "https://box:6443/openid/v1/jwks"
 
 
-def test_the_signing_key_is_not_shown(keys: TokenKeys):
+def test_the_signing_key_is_not_shown(keys: TokenKeys) -> None:
     assert "PRIVATE" not in repr(keys)

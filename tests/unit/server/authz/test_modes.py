@@ -99,7 +99,7 @@ def _ask(line: str) -> RequestInfo:
     return parse_request(method, path, query)
 
 
-def test_the_modes_are_asked_in_this_order(chain: AuthorizationChain):
+def test_the_modes_are_asked_in_this_order(chain: AuthorizationChain) -> None:
     assert chain.names == (
         "Masters",
         "Node",
@@ -289,7 +289,7 @@ def _rows(user: User, allowed: bool, *lines: str) -> list[Any]:
 )
 async def test_who_may_what(
     chain: AuthorizationChain, user: User, line: str, allowed: bool
-):
+) -> None:
     decision = await chain.decide(user, _ask(line))
 
     assert isinstance(decision, Allow) is allowed
@@ -359,7 +359,7 @@ async def test_who_may_what(
 )
 async def test_a_refusal_reads_as_upstream(
     chain: AuthorizationChain, user: User, line: str, message: str
-):
+) -> None:
     with pytest.raises(ApiError) as refusal:
         await chain.check(user, _ask(line))
 
@@ -369,7 +369,7 @@ async def test_a_refusal_reads_as_upstream(
 
 async def test_an_answer_for_a_node_is_remembered_by_its_pod(
     chain: AuthorizationChain, objects: StoredObjects
-):
+) -> None:
     ask = _ask(f"GET {WEB}/secrets/pull")
     await chain.check(NODE, ask)
     listed = objects.lists
@@ -381,7 +381,7 @@ async def test_an_answer_for_a_node_is_remembered_by_its_pod(
 
 async def test_what_a_node_may_read_ends_with_the_pod(
     chain: AuthorizationChain, objects: StoredObjects
-):
+) -> None:
     ask = _ask(f"GET {WEB}/secrets/pull")
     await chain.check(NODE, ask)
     objects.put({**POD, "spec": {**POD["spec"], "nodeName": "n2"}})
@@ -389,7 +389,7 @@ async def test_what_a_node_may_read_ends_with_the_pod(
     assert not isinstance(await chain.decide(NODE, ask), Allow)
 
 
-async def test_rules_are_listed(chain: AuthorizationChain):
+async def test_rules_are_listed(chain: AuthorizationChain) -> None:
     rules = await chain.list_rules(ADMIN, "web")
 
     assert rules.resources[0].verbs == ("*",)
@@ -397,7 +397,7 @@ async def test_rules_are_listed(chain: AuthorizationChain):
     assert (await chain.list_rules(NODE, "web")).incomplete
 
 
-async def test_a_deny_ends_the_asking(objects: StoredObjects):
+async def test_a_deny_ends_the_asking(objects: StoredObjects) -> None:
     async def refuse(user: User, info: RequestInfo) -> Deny:
         return Deny("closed")
 

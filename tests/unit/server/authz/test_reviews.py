@@ -48,7 +48,7 @@ def _access(**attributes: str) -> dict[str, Any]:
     return {"spec": {"resourceAttributes": attributes}}
 
 
-def test_every_review_kind_is_answered(reviews: Reviews):
+def test_every_review_kind_is_answered(reviews: Reviews) -> None:
     assert set(reviews.handlers()) == set(REVIEW_KINDS)
 
 
@@ -93,7 +93,7 @@ def test_every_review_kind_is_answered(reviews: Reviews):
 )
 async def test_a_user_asks_what_they_may(
     reviews: Reviews, user: User, spec: dict[str, Any], status: dict[str, Any]
-):
+) -> None:
     answer = await reviews.self_subject_access(user, {"spec": spec}, "")
 
     assert answer["kind"] == "SelfSubjectAccessReview"
@@ -102,7 +102,7 @@ async def test_a_user_asks_what_they_may(
     assert answer["status"] == status
 
 
-async def test_somebody_asks_for_somebody_else(reviews: Reviews):
+async def test_somebody_asks_for_somebody_else(reviews: Reviews) -> None:
     document = _access(verb="get", resource="pods")
     document["spec"].update(user="x", groups=["system:masters"])
 
@@ -154,14 +154,14 @@ async def test_somebody_asks_for_somebody_else(reviews: Reviews):
 )
 async def test_incomplete_questions_are_refused(
     reviews: Reviews, handler: str, document: dict[str, Any], message: str
-):
+) -> None:
     with pytest.raises(ApiError) as refusal:
         await getattr(reviews, handler)(JANE, document, "a")
 
     assert refusal.value.message == message
 
 
-async def test_a_user_asks_who_they_are(reviews: Reviews):
+async def test_a_user_asks_who_they_are(reviews: Reviews) -> None:
     answer = await reviews.self_subject(JANE, {}, "")
 
     assert answer == {
@@ -179,7 +179,7 @@ async def test_a_user_asks_who_they_are(reviews: Reviews):
     }
 
 
-async def test_rules_are_listed_for_a_namespace(reviews: Reviews):
+async def test_rules_are_listed_for_a_namespace(reviews: Reviews) -> None:
     answer = await reviews.self_subject_rules(ADMIN, {"spec": {"namespace": "a"}}, "")
 
     assert answer["status"]["resourceRules"][0] == {
@@ -190,7 +190,7 @@ async def test_rules_are_listed_for_a_namespace(reviews: Reviews):
     assert answer["status"]["incomplete"] is False
 
 
-async def test_a_good_token_is_told(reviews: Reviews):
+async def test_a_good_token_is_told(reviews: Reviews) -> None:
     spec = {"token": "good", "audiences": ["vault", "x"]}
 
     answer = await reviews.token(JANE, {"spec": spec}, "")
@@ -206,7 +206,7 @@ async def test_a_good_token_is_told(reviews: Reviews):
     }
 
 
-async def test_a_bad_token_is_told(reviews: Reviews):
+async def test_a_bad_token_is_told(reviews: Reviews) -> None:
     answer = await reviews.token(JANE, {"spec": {"token": "bad"}}, "")
 
     assert answer["status"] == {"user": {}, "error": "invalid bearer token"}

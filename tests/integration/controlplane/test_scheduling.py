@@ -1,0 +1,173 @@
+"""Pods find their nodes."""
+
+import asyncio
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from podyard.api.documents import Document
+from podyard.api.scheme import NODE, POD, SERVICE_ACCOUNT
+from support.control_plane import Cluster, cluster, node, pod, until
+
+pytestmark = pytest.mark.integration
+
+
+async def _ready(running: Cluster) -> None:
+    """Wait until Pods can be created and the node takes them."""
+    await until(lambda: running.find(SERVICE_ACCOUNT, "default", "default"))
+
+    async def untainted() -> bool:
+        found = await running.admin.list(NODE)
+        return all(not n["spec"].get("taints") for n in found["items"])
+
+    await until(untainted)
+
+
+async def _node_of(running: Cluster, name: str) -> str:
+    found = await running.admin.get(POD, name, "default")
+    return str(found["spec"].get("nodeName") or "")
+
+
+async def _condition(running: Cluster, name: str) -> Document:
+    found = await running.admin.get(POD, name, "default")
+    for condition in found["status"].get("conditions") or ():
+        if condition["type"] == "PodScheduled":
+            result: Document = condition
+            return result
+    return {}
+
+
+async def test_a_pod_is_bound_and_told_so(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as running:
+        await running.apply(node("n1"))
+        await _ready(running)
+
+        await running.apply(pod("p"))
+
+        assert await until(lambda: _node_of(running, "p"), within_s=2) == "n1"
+        assert (await _condition(running, "p"))["status"] == "True"
+        assert await until(lambda: running.events("Scheduled")) == [
+            "Successfully assigned default/p to n1"
+        ]
+
+
+async def test_a_pod_that_fits_nowhere_says_why_and_is_retried_when_it_may_fit(
+    tmp_path: Path,
+) -> None:
+    async with cluster(tmp_path) as running:
+        await _ready(running)
+        await running.apply(pod("p", nodeSelector={"disk": "ssd"}))
+        await until(lambda: running.events("FailedScheduling"))
+        first = await until(lambda: _condition(running, "p"))
+        assert first["message"] == "no nodes available to schedule pods"
+
+        await running.apply(node("n1"))
+        wanted = (
+            "0/1 nodes are available: 1 node(s) didn't match Pod's node "
+            "affinity/selector. preemption: 0/1 nodes are available: 1 Preemption is not "
+            "helpful for scheduling."
+        )
+
+        async def told() -> bool:
+            condition = await _condition(running, "p")
+            return bool(condition.get("message") == wanted)
+
+        await until(told)
+        condition = await _condition(running, "p")
+        assert (condition["status"], condition["reason"]) == ("False", "Unschedulable")
+
+        await running.admin.patch(NODE, "n1", {"metadata": {"labels": {"disk": "ssd"}}})
+
+        assert await until(lambda: _node_of(running, "p"), within_s=2) == "n1"
+
+
+async def test_pods_at_once_never_promise_the_same_room_twice(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as running:
+        await running.apply(node("n1", cpu="2"))
+        await _ready(running)
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(10):
+                group.create_task(running.apply(pod(f"p{number}", cpu="500m")))
+
+        async def bound() -> list[str]:
+            listed = await running.admin.list(POD, "default")
+            return [
+                p["metadata"]["name"]
+                for p in listed["items"]
+                if p["spec"].get("nodeName")
+            ]
+
+        async def all_decided() -> bool:
+            listed = await running.admin.list(POD, "default")
+            return all(
+                p["spec"].get("nodeName") or p["status"].get("conditions")
+                for p in listed["items"]
+            )
+
+        await until(all_decided)
+        first = await bound()
+        assert len(first) == 4
+
+        await running.admin.delete(POD, first[0], "default", grace_period_s=0)
+
+        async def four_again() -> bool:
+            now = await bound()
+            return len(now) == 4 and first[0] not in now
+
+        await until(four_again, within_s=2)
+
+
+async def test_gated_pods_wait_and_other_schedulers_pods_are_left_alone(
+    tmp_path: Path,
+) -> None:
+    async with cluster(tmp_path) as running:
+        await running.apply(node("n1"))
+        await _ready(running)
+        await running.apply(pod("gated", schedulingGates=[{"name": "example.com/g"}]))
+        await running.apply(pod("other", schedulerName="mine"))
+        await running.apply(pod("after"))
+        await until(lambda: _node_of(running, "after"))
+
+        condition = await until(lambda: _condition(running, "gated"))
+        assert condition["reason"] == "SchedulingGated"
+        assert condition["message"] == (
+            "Scheduling is blocked due to non-empty scheduling gates"
+        )
+        assert not await _node_of(running, "other")
+
+        await running.admin.patch(
+            POD, "gated", {"spec": {"schedulingGates": []}}, "default"
+        )
+
+        assert await until(lambda: _node_of(running, "gated"), within_s=2) == "n1"
+
+
+async def test_a_pod_is_bound_within_milliseconds(tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
+    async with cluster(tmp_path) as running:
+        await running.apply(node("n1"))
+        await _ready(running)
+        spans: list[float] = []
+        for number in range(10):
+            name = f"p{number}"
+            selector = f"metadata.name={name}"
+            created = await running.admin.list(POD, "default")
+            rev = created["metadata"]["resourceVersion"]
+            stream = running.admin.watch(
+                POD, "default", resource_version=rev, field_selector=selector
+            )
+            async with aclosing(stream), asyncio.timeout(5):
+                begin = asyncio.ensure_future(running.apply(pod(name)))  # noqa: TID251
+                added_s = 0.0
+                async for event in stream:
+                    if event.type == "ADDED":
+                        added_s = loop.time()
+                    elif event.object["spec"].get("nodeName"):
+                        spans.append(loop.time() - added_s)
+                        break
+                await begin
+
+        # Server, scheduler and test share one process and one loop here.
+        assert sorted(spans)[len(spans) // 2] < 0.1
