@@ -275,7 +275,7 @@ def _open_for_removal(directory: int, name: str) -> int:
 
 def _empty(top: int) -> bool:
     """Empty a directory; return whether deep parts were moved up and still wait."""
-    moved = 0
+    moved = False
     frames = [(top, "", _unlink_files(top))]
     try:
         while frames:
@@ -288,9 +288,9 @@ def _empty(top: int) -> bool:
                 continue
             child = subdirectories.pop()
             if len(frames) > _REMOVAL_DEPTH:
-                lifted = f".removing-{moved}-{fd}"
+                lifted = f".removing-{os.urandom(8).hex()}"
                 os.rename(child, lifted, src_dir_fd=fd, dst_dir_fd=top)
-                moved += 1
+                moved = True
                 continue
             opened = _open_for_removal(fd, child)
             frames.append((opened, child, []))
@@ -298,7 +298,7 @@ def _empty(top: int) -> bool:
     finally:
         for fd, _, _ in frames[1:]:
             os.close(fd)
-    return moved > 0
+    return moved
 
 
 def _unlink_files(fd: int) -> list[str]:

@@ -99,7 +99,7 @@ def test_every_field_a_variable_may_show(path, expected):
 
 
 def test_an_unknown_field_is_an_error():
-    with pytest.raises(EnvironmentBuildError, match="unsupported fieldPath: spec.x"):
+    with pytest.raises(EnvironmentBuildError, match=r"unsupported fieldPath: spec.x"):
         env_of(field("spec.x"))
 
 
@@ -159,7 +159,7 @@ def test_a_missing_limit_falls_back_to_the_pods_own_first():
 
 
 def test_resources_of_an_unknown_container_are_an_error():
-    with pytest.raises(EnvironmentBuildError, match="^container x not found$"):
+    with pytest.raises(EnvironmentBuildError, match=r"^container x not found$"):
         env_of(resource("limits.cpu", container="x"))
 
 
@@ -467,7 +467,7 @@ def test_env_files_are_read(text, expected):
     ids=["unquoted", "space", "no-name", "no-equals", "no-end", "after", "nothing"],
 )
 def test_broken_env_files_are_refused(text):
-    with pytest.raises(EnvironmentBuildError, match="^couldn't parse env file$"):
+    with pytest.raises(EnvironmentBuildError, match=r"^couldn't parse env file$"):
         parse_env_file(text, "K")
 
 

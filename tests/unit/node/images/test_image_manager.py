@@ -91,7 +91,7 @@ class FakeImageService:
 
 @dataclass
 class StaticCredentials:
-    found: LookedUp = LookedUp((), ())
+    found: LookedUp = field(default_factory=lambda: LookedUp((), ()))
     asked: list[str] = field(default_factory=list)
 
     async def look_up(self, pod, repository):
@@ -170,8 +170,10 @@ async def test_a_present_image_costs_one_question(bench):
         (
             "Normal",
             "Pulled",
-            'Container image "busybox:1" already present on machine and can be '
-            "accessed by the pod",
+            (
+                'Container image "busybox:1" already present on machine and can be '
+                "accessed by the pod"
+            ),
         )
     ]
 
@@ -186,8 +188,10 @@ async def test_an_absent_image_is_pulled_and_timed(bench):
         (
             "Normal",
             "Pulled",
-            'Successfully pulled image "busybox" in 1s (1s including waiting). '
-            "Image size: 42 bytes.",
+            (
+                'Successfully pulled image "busybox" in 1s (1s including waiting). '
+                "Image size: 42 bytes."
+            ),
         ),
     ]
 
@@ -217,14 +221,18 @@ async def test_never_refuses_what_is_absent(bench):
     [
         (
             "FAILED_IMAGE",
-            "invalid reference format: repository name (library/FAILED_IMAGE) must "
-            "be lowercase",
+            (
+                "invalid reference format: repository name (library/FAILED_IMAGE) must "
+                "be lowercase"
+            ),
         ),
         ("http://url", "invalid reference format"),
         (
             "a" * 64,
-            f"invalid repository name ({'a' * 64}), cannot specify 64-byte "
-            "hexadecimal strings",
+            (
+                f"invalid repository name ({'a' * 64}), cannot specify 64-byte "
+                "hexadecimal strings"
+            ),
         ),
     ],
 )
@@ -307,8 +315,10 @@ async def test_changed_credentials_end_the_back_off(bench):
     assert (
         "Normal",
         "BackOff",
-        'Back-off pulling image "busybox:1" ended early: its registry credentials '
-        "have changed",
+        (
+            'Back-off pulling image "busybox:1" ended early: its registry credentials '
+            "have changed"
+        ),
     ) in bench.heard.events
 
 
@@ -520,8 +530,10 @@ async def test_too_little_to_free_is_told():
     assert heard.events[-1] == (
         "Warning",
         "FreeDiskSpaceFailed",
-        "Failed to garbage collect required amount of images. Attempted to free 20 "
-        "bytes, but only found 10 bytes eligible to free.",
+        (
+            "Failed to garbage collect required amount of images. Attempted to free 20 "
+            "bytes, but only found 10 bytes eligible to free."
+        ),
     )
 
 

@@ -73,16 +73,20 @@ def limits(cpu, memory):
             "",
             "systemd",
             "Burstable",
-            "/kubepods.slice/kubepods-burstable.slice/"
-            "kubepods-burstable-pod8f0f8a2e_1d9c.slice",
+            (
+                "/kubepods.slice/kubepods-burstable.slice/"
+                "kubepods-burstable-pod8f0f8a2e_1d9c.slice"
+            ),
         ),
         (
             "/podyard-a",
             "systemd",
             "BestEffort",
-            "/podyard_a.slice/podyard_a-kubepods.slice/"
-            "podyard_a-kubepods-besteffort.slice/"
-            "podyard_a-kubepods-besteffort-pod8f0f8a2e_1d9c.slice",
+            (
+                "/podyard_a.slice/podyard_a-kubepods.slice/"
+                "podyard_a-kubepods-besteffort.slice/"
+                "podyard_a-kubepods-besteffort-pod8f0f8a2e_1d9c.slice"
+            ),
         ),
     ],
 )
