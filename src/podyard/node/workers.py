@@ -40,6 +40,9 @@ class PodLife(Protocol):
     def remove(self) -> None:
         """Say that the Pod's object is gone."""
 
+    def park(self, grace_s: float) -> None:
+        """Stop the Pod without ending it."""
+
     def retry_now(self) -> None:
         """Forget retry delays."""
 
@@ -75,6 +78,7 @@ class PodWorker:
         self._life: PodLife | None = None
         self._orders: list[Callable[[PodLife], None]] = []
         self._timer: asyncio.TimerHandle | None = None
+        self.gone = asyncio.Event()
         self._log = log.bind(pod=pod.full_name)
 
     @property
@@ -88,9 +92,14 @@ class PodWorker:
         return self._life
 
     @property
+    def is_parked(self) -> bool:
+        """Whether the Pod was stopped because the node goes away."""
+        return self.stage is Stage.PARKED
+
+    @property
     def is_gone(self) -> bool:
         """Whether nothing is left to do for the Pod."""
-        return self.stage is Stage.PURGED
+        return self.stage in (Stage.PURGED, Stage.PARKED)
 
     def order(self, what: Callable[[PodLife], None], *, lasting: bool = False) -> None:
         """Have ``what`` done to the life before its next step.
@@ -136,6 +145,7 @@ class PodWorker:
         finally:
             if self._timer is not None:
                 self._timer.cancel()
+            self.gone.set()
 
     async def _live(self, group: asyncio.TaskGroup) -> None:
         life = self._make(self.pod, group, self.wake)
@@ -244,7 +254,16 @@ class PodWorkers:
         if worker is not None:
             worker.order(lambda life: life.retry_now())
 
+    async def park(self, uids: tuple[str, ...], grace_s: float) -> None:
+        """Stop these Pods without ending them, and wait until that is done."""
+        parked = [w for uid in uids if (w := self._workers.get(uid)) is not None]
+        for worker in parked:
+            worker.order(lambda life: life.park(grace_s), lasting=True)
+        for worker in parked:
+            await worker.gone.wait()
+
     async def _run(self, worker: PodWorker) -> None:
         await worker.run()
-        del self._workers[worker.pod.uid]
-        self._on_gone(worker.pod)
+        if not worker.is_parked:
+            del self._workers[worker.pod.uid]
+            self._on_gone(worker.pod)

@@ -22,14 +22,11 @@ class RuntimeHealth:
 
     Args:
         runtime: the runtime.
-        on_change: called whenever an answer differs from the one before.
     """
 
-    def __init__(
-        self, runtime: RuntimeService, on_change: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, runtime: RuntimeService) -> None:
         self._runtime = runtime
-        self._on_change = on_change
+        self._listeners: list[Callable[[], None]] = []
         self._known = asyncio.Event()
         self._error = "container runtime status check may not have completed yet"
         #: What the runtime last said; ``None`` before it was reached.
@@ -56,6 +53,10 @@ class RuntimeHealth:
             return ""
         return f"container runtime network not ready: {_show(condition)}"
 
+    def on_change(self, tell: Callable[[], None]) -> None:
+        """Have ``tell()`` called whenever an answer differs from the one before."""
+        self._listeners.append(tell)
+
     async def wait_known(self) -> None:
         """Wait until the runtime has answered once."""
         await self._known.wait()
@@ -77,7 +78,8 @@ class RuntimeHealth:
             self._error = ""
             self._known.set()
         if before != (self.runtime_error, self.network_error, self.status):
-            self._on_change()
+            for tell in self._listeners:
+                tell()
 
     async def run(self) -> None:
         """Ask for ever."""

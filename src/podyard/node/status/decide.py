@@ -125,7 +125,7 @@ def decide_pod_status(facts: PodFacts, node: NodeView, *, now: datetime) -> Docu
     if facts.ended:
         inits = _close_inits(inits)
         if initialized or pod.is_static:
-            regular = [_close(status) for status in regular]
+            regular = [_close(s) if _ever_began(s) else s for s in regular]
     phase = _settle_phase(facts, inits, regular, initialized=initialized)
     status: Document = {"phase": phase}
     if pod.metadata.generation:
@@ -160,22 +160,6 @@ def decide_pod_status(facts: PodFacts, node: NodeView, *, now: datetime) -> Docu
     if ephemeral:
         status["ephemeralContainerStatuses"] = sorted(ephemeral, key=_name)
     status["qosClass"] = facts.previous.get("qosClass") or qos_class(pod.document)
-    return status
-
-
-def decide_rejected_status(
-    pod: Pod, reason: str, message: str, *, now: datetime
-) -> Document:
-    """Return the status of a Pod the node refuses to run at all."""
-    status: Document = {
-        "phase": FAILED,
-        "reason": reason,
-        "message": f"Pod was rejected: {message}",
-        "startTime": pod.status.get("startTime") or format_time(now),
-        "qosClass": qos_class(pod.document),
-    }
-    if pod.metadata.generation:
-        status["observedGeneration"] = pod.metadata.generation
     return status
 
 
@@ -576,12 +560,20 @@ def _close(status: Document) -> Document:
     }
 
 
+def _ever_began(status: Document) -> bool:
+    """Return whether there ever was an instance of the container.
+
+    One that never began did not end either, whatever became of its Pod.
+    """
+    return bool(status.get("containerID") or status.get("lastState"))
+
+
 def _close_inits(statuses: list[Document]) -> list[Document]:
     """Close init containers up to the last one that shows any sign of life."""
     last = -1
     for index, status in enumerate(statuses):
         state = status["state"]
-        if "waiting" not in state or status.get("lastState") or status.get("imageID"):
+        if "waiting" not in state or _ever_began(status):
             last = index
     return [
         _close(status) if index <= last else status

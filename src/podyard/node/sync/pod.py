@@ -66,6 +66,8 @@ class Stage(Enum):
     TERMINATED = 2
     FINISHED = 3
     PURGED = 4
+    PARKING = 5
+    PARKED = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,20 @@ class PodSync:
         self._removed = True
         self.end(PodEnding("removed", grace_s=REMOVED_GRACE_S))
 
+    def park(self, grace_s: float) -> None:
+        """Stop the Pod without ending it: the node goes away and will be back.
+
+        Its object is left as it is; nothing of it stays in the runtime, so that the
+        node makes it anew when it comes back.
+        """
+        if self.stage in (Stage.SYNC, Stage.TERMINATING, Stage.TERMINATED):
+            self.stage = Stage.PARKING
+        elif self.stage is Stage.FINISHED:
+            self.stage = Stage.PARKED
+        whole_s = self._whole_grace_s()
+        self._stops.shorten(min(grace_s, whole_s))
+        self._notes.wake(0)
+
     def retry_now(self) -> None:
         """Forget retry delays: something the Pod waits for has changed."""
         self._notes.retry_at_s.clear()
@@ -192,7 +208,9 @@ class PodSync:
                     again_s = await self._clean_up()
                 case Stage.FINISHED:
                     await self._rest()
-                case Stage.PURGED:
+                case Stage.PARKING:
+                    again_s = await self._park()
+                case Stage.PURGED | Stage.PARKED:
                     return None
             if self.stage is before:
                 return again_s
@@ -438,11 +456,31 @@ class PodSync:
 
     # --- the end ---
 
-    async def _terminate(self) -> float | None:
-        """Stop everything; one look at a time, so that the status stays honest."""
+    async def _end_chain(self) -> None:
+        """Cancel the chain and wait: a CRI call on its way is let finish."""
         if self._chain_task is not None:
             self._chain_task.cancel()
             await asyncio.wait([self._chain_task])
+
+    async def _park(self) -> float | None:
+        await self._end_chain()
+        observed = await self._observe()
+        ips = self._tools.ips_of(self.pod, observed)
+        if self._stops.stop_all(self.pod, observed, ips, why="node stops"):
+            return RESYNC_S
+        await self._remove_from_runtime(observed)
+        self._tools.probes.remove_pod(self.pod.uid)
+        try:
+            await self._tools.volumes.unmount_pod(self.pod.uid)
+            await self._tools.cgroups.remove(self.pod.uid)
+        except (VolumeError, OSError) as error:
+            self._log.warning("teardown_failed", error=str(error))
+        self.stage = Stage.PARKED
+        return None
+
+    async def _terminate(self) -> float | None:
+        """Stop everything; one look at a time, so that the status stays honest."""
+        await self._end_chain()
         pod = self.pod
         if not self._stops.has_deadline:
             self._stops.shorten(self._whole_grace_s())
@@ -508,14 +546,7 @@ class PodSync:
 
     async def _purge(self) -> None:
         tools, uid = self._tools, self.pod.uid
-        observed = await self._look()
-        runtime = tools.stops.runtime
-        for container in observed.containers:
-            await runtime.remove_container(container.id)
-        await self._stop_sandboxes(observed)
-        for sandbox in observed.sandboxes:
-            await runtime.remove_pod_sandbox(sandbox.id)
-        tools.observer.forget(observed)
+        await self._remove_from_runtime(await self._look())
         tools.status.forget(uid)
         try:
             await tools.blocking(tools.files.remove_pod, uid)
@@ -523,6 +554,15 @@ class PodSync:
         except OSError as error:
             # The garbage collector comes by again.
             self._log.warning("files_not_removed", error=str(error))
+
+    async def _remove_from_runtime(self, observed: ObservedPod) -> None:
+        runtime = self._tools.stops.runtime
+        for container in observed.containers:
+            await runtime.remove_container(container.id)
+        await self._stop_sandboxes(observed)
+        for sandbox in observed.sandboxes:
+            await runtime.remove_pod_sandbox(sandbox.id)
+        self._tools.observer.forget(observed)
 
     # --- volumes ---
 

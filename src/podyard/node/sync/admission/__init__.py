@@ -1,0 +1,1 @@
+"""Whether the node itself takes a Pod."""

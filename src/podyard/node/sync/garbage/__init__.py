@@ -1,0 +1,1 @@
+"""What nobody wants any more: dead containers, old sandboxes, files of gone Pods."""
