@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -71,7 +71,7 @@ class TokenApi:
         if self.error:
             raise self.error
         self.requests.append(document)
-        ends_at = datetime.now(UTC) + timedelta(seconds=self.life_s)
+        ends_at = SystemClock().now() + timedelta(seconds=self.life_s)
         status = {
             "token": f"token-{len(self.requests)}",
             "expirationTimestamp": ends_at.isoformat(),
