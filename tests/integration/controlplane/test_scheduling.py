@@ -2,12 +2,20 @@
 
 import asyncio
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from podyard.api.documents import Document
 from podyard.api.scheme import NODE, POD, SERVICE_ACCOUNT
+from podyard.client.events import EventRecorder
+from podyard.client.http import HttpApiClient
+from podyard.lib.clock import SystemClock
+from podyard.lib.parts import load_parts
+from podyard.scheduler import plugins
+from podyard.scheduler.loop import Scheduler
+from podyard.scheduler.parts import SchedulerPlugin
 from support.control_plane import Cluster, cluster, node, pod, until
 
 pytestmark = pytest.mark.integration
@@ -171,3 +179,47 @@ async def test_a_pod_is_bound_within_milliseconds(tmp_path: Path) -> None:
 
         # Server, scheduler and test share one process and one loop here.
         assert sorted(spans)[len(spans) // 2] < 0.1
+
+
+async def test_two_schedulers_and_a_restart_do_no_harm(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as running:
+        await running.apply(node("n1", cpu="2"))
+        await _ready(running)
+        identity = running.plane.connection(running.pki.scheduler)
+        async with HttpApiClient(identity) as client:
+            recorder = EventRecorder(
+                client, component="second", host="", clock=SystemClock()
+            )
+            parts = load_parts(plugins, SchedulerPlugin)
+            second = Scheduler(client, parts, recorder, SystemClock())
+            for run in range(2):
+                async with asyncio.TaskGroup() as group:
+                    task = group.create_task(second.run())
+                    await second.pods.wait_synced()
+                    for number in range(6):
+                        name = f"p{run}-{number}"
+                        group.create_task(running.apply(pod(name, cpu="100m")))
+                    await asyncio.sleep(0)
+                    for number in range(6):
+                        await until(partial(_bound, running, f"p{run}-{number}"))
+                    task.cancel()
+
+            # The room of every Pod is counted once: 12 of 20 are there, 8 fit.
+            async with asyncio.TaskGroup() as group:
+                task = group.create_task(second.run())
+                for number in range(9):
+                    group.create_task(running.apply(pod(f"q{number}", cpu="100m")))
+                await until(partial(_count_bound, running, 20))
+                await until(lambda: running.events("FailedScheduling"))
+                task.cancel()
+            assert await _count_bound(running, 20)
+
+
+async def _bound(running: Cluster, name: str) -> bool:
+    found = await running.find(POD, name, "default")
+    return found is not None and bool(found["spec"].get("nodeName"))
+
+
+async def _count_bound(running: Cluster, wanted: int) -> bool:
+    listed = await running.admin.list(POD, "default")
+    return sum(bool(p["spec"].get("nodeName")) for p in listed["items"]) == wanted
