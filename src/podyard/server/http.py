@@ -382,9 +382,11 @@ async def _stream(
     response.enable_chunked_encoding()
     if warnings:
         _add_warnings(response, warnings)
-    async with contextlib.aclosing(stream.chunks) as chunks:
-        await response.prepare(request)
-        async for chunk in chunks:
-            await response.write(chunk)
-        await response.write_eof()
+    # A client that leaves is no error; ``aclosing`` ends what made the pieces.
+    with contextlib.suppress(ConnectionResetError):
+        async with contextlib.aclosing(stream.chunks) as chunks:
+            await response.prepare(request)
+            async for chunk in chunks:
+                await response.write(chunk)
+            await response.write_eof()
     return response
