@@ -13,6 +13,7 @@ from typing import Final
 import yaml
 
 from podyard.lib.durations import parse_duration
+from podyard.registry.hosts import Registry, parse_registries
 
 
 class ConfigError(Exception):
@@ -51,6 +52,7 @@ class Config:
     feature_gates: Mapping[str, bool] | None = None
     log_level: str = "info"
     runtimes: tuple[Mapping[str, object], ...] = ()
+    registries: tuple[Registry, ...] = ()
     # KubeletConfiguration
     static_pod_path: str = ""
     max_pods: int = 110
@@ -163,6 +165,10 @@ def _maps(value: object) -> tuple[Mapping[str, object], ...]:
     return tuple(value)
 
 
+def _registries(value: object) -> tuple[Registry, ...]:
+    return parse_registries(_maps(value))
+
+
 def _nested_restart_period(value: object) -> float:
     if not isinstance(value, dict) or set(value) - {"maxContainerRestartPeriod"}:
         raise ValueError("takes maxContainerRestartPeriod only")
@@ -269,6 +275,13 @@ SETTINGS: Final = (
         "runtimes",
         _maps,
         "runtime handlers of the private containerd",
+        flag=False,
+    ),
+    Setting(
+        "registries",
+        "registries",
+        _registries,
+        "mirrors, plain HTTP and private authorities of registries",
         flag=False,
     ),
     Setting(

@@ -17,6 +17,7 @@ from podyard.app.private_runtime import (
     PrivateRuntime,
     RuntimeWishes,
 )
+from podyard.app.registries import write_hosts
 from podyard.app.runtime_events import ContainerdRuntimeService
 from podyard.containerd.build import RuntimeHandlerConfig
 from podyard.containerd.client import ContainerdError
@@ -93,6 +94,8 @@ async def open_runtime(
         private = await asyncio.to_thread(
             partial(PrivateRuntime, row, host, clock=clock, wishes=_wishes(config))
         )
+        hosts = Path(private.containerd.config.registry_dir)
+        await asyncio.to_thread(write_hosts, hosts, config.registries)
         started = await private.start()
     except (ContainerdStartError, ContainerdError) as error:
         raise RuntimeStartError(str(error)) from error

@@ -232,6 +232,14 @@ def endpoints(registry: Registry) -> tuple[Endpoint, ...]:
     return (*registry.mirrors, *_own_endpoints(registry))
 
 
+def own_server(host: str, registries: Iterable[Registry]) -> str:
+    """Return a registry's own address, which its credentials are bound to.
+
+    A runtime that is given this with a credential keeps it from mirrors.
+    """
+    return _own_endpoints(find_registry(host, registries))[0].url
+
+
 def _own_endpoints(registry: Registry) -> tuple[Endpoint, ...]:
     if registry.insecure and not registry.server:
         secure = default_server(registry.host, plain=False)
