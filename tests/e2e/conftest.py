@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from support.api import Api
 from support.instance import running_podyard
 
 
@@ -21,3 +22,11 @@ def instance(tmp_path_factory):
     data_dir: Path = tmp_path_factory.mktemp("podyard") / "data"
     with running_podyard(f"e2e-{os.getpid()}", data_dir) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def api(instance):
+    """The API of that instance, as its admin."""
+    client = Api(instance.kubeconfig)
+    yield client
+    client.close()

@@ -101,8 +101,15 @@ def parse_request(method: str, path: str, query: str = "") -> RequestInfo:
 
 
 def parse_query(query: str) -> Mapping[str, tuple[str, ...]]:
-    """Return the decoded parameters of a raw query string."""
-    pairs = parse_qs(query, keep_blank_values=True, max_num_fields=1000)
+    """Return the decoded parameters of a raw query string.
+
+    Raises:
+        ApiError: 400, more parameters than any client has to say.
+    """
+    try:
+        pairs = parse_qs(query, keep_blank_values=True, max_num_fields=1000)
+    except ValueError as error:
+        raise bad_request("the query has more than 1000 parameters") from error
     return {name: tuple(values) for name, values in pairs.items()}
 
 
