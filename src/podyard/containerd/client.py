@@ -114,13 +114,18 @@ class ContainerdClient:
         finally:
             call.cancel()
 
-    async def feed(
+    async def converse(
         self,
         path: str,
         requests: AsyncIterator[Message],
         answer: type[_Answer],
-    ) -> _Answer | None:
-        """Send a stream of requests and return the last answer.
+        *,
+        timeout_s: float = 3600.0,
+    ) -> None:
+        """Send requests one by one, each after the answer to the one before.
+
+        A server that refuses then does so between two messages of ours, and its
+        status reaches us; writing on would only break the call.
 
         Raises:
             ContainerdError: the call failed; ``code`` says how.
@@ -129,16 +134,18 @@ class ContainerdClient:
             path,
             request_serializer=_serialize,
             response_deserializer=answer.FromString,
-        )(requests, metadata=self._metadata())
-        last: _Answer | None = None
+        )(timeout=timeout_s, metadata=self._metadata())
         try:
-            async for item in call:
-                last = item
+            async for request in requests:
+                await call.write(request)
+                await call.read()
+            await call.done_writing()
+            while await call.read() is not grpc.aio.EOF:
+                pass
         except grpc.aio.AioRpcError as failure:
             raise _error(path, failure) from failure
         finally:
             call.cancel()
-        return last
 
 
 def _serialize(message: Message) -> bytes:

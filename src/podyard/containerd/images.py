@@ -222,7 +222,7 @@ class _Job:
                 return
             raise ImageArchiveError(f"{digest} is named but missing")
         try:
-            await self.client.feed(
+            await self.client.converse(
                 _CONTENT + "Write", _pieces(blob, labels), pb.WriteContentResponse
             )
         except ContainerdError as error:
