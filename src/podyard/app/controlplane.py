@@ -82,10 +82,14 @@ class ControlPlane:
     Attributes:
         port: where it listens.
         server: the API server.
+        schemas: the definitions of all kinds.
+        pki: our own identities.
+        address: where local clients reach it.
     """
 
     port: int
     server: ApiServer
+    schemas: Schemas
     pki: Pki
     address: str
 
@@ -114,10 +118,13 @@ async def control_plane(
     """
     async with open_store(config.store_path, clock=clock) as store:
         compaction = group.create_task(_supervised("store", store))
-        server = _make_server(config, pki, store, clock)
+        definitions = load_schema_data()["definitions"]
+        schemas = Schemas(definitions)
+        openapi = OpenApiDocuments(definitions, podyard.KUBERNETES_VERSION)
+        server = _make_server(config, pki, store, clock, schemas, openapi)
         await server.start([Listener(host, config.port) for host in config.addresses])
         try:
-            yield ControlPlane(config.port, server, pki, config.addresses[0])
+            yield ControlPlane(config.port, server, schemas, pki, config.addresses[0])
         finally:
             await server.stop()
             compaction.cancel()
@@ -136,9 +143,13 @@ def _log_crash(name: str, crash: Exception) -> None:
 
 
 def _make_server(
-    config: ControlPlaneConfig, pki: Pki, store: SqliteStore, clock: Clock
+    config: ControlPlaneConfig,
+    pki: Pki,
+    store: SqliteStore,
+    clock: Clock,
+    schemas: Schemas,
+    openapi: OpenApiDocuments,
 ) -> ApiServer:
-    data = load_schema_data()
     server = ApiServer(
         ServerConfig(
             service_cidr=config.service_cidr,
@@ -147,8 +158,8 @@ def _make_server(
             node_tls=client_tls(pki.ca_pem, pki.api_server_client),
         ),
         store=store,
-        schemas=Schemas(data["definitions"]),
-        openapi=OpenApiDocuments(data["definitions"], podyard.KUBERNETES_VERSION),
+        schemas=schemas,
+        openapi=openapi,
         clock=clock,
     )
     issuer = f"https://kubernetes.default.svc.{config.cluster_domain}"

@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import structlog
 
@@ -22,6 +24,11 @@ from podyard.app.runtime_events import ContainerdRuntimeService
 from podyard.containerd.build import RuntimeHandlerConfig
 from podyard.containerd.client import ContainerdError
 from podyard.containerd.events import ContainerdEvents
+from podyard.containerd.own_images import (
+    ImageSpec,
+    busybox_image,
+    is_static_program,
+)
 from podyard.containerd.supervise import ContainerdStartError
 from podyard.cri.client import CriChannel, GrpcImageService, GrpcRuntimeService
 from podyard.cri.services import CRIError, ImageService, RuntimeService
@@ -29,6 +36,9 @@ from podyard.lib.aio import supervise
 from podyard.lib.clock import Clock
 
 log = structlog.get_logger()
+
+#: Made from a static busybox; the examples and the first steps run it.
+DEMO_IMAGE: Final = "podyard.local/busybox:1.35"
 
 
 class RuntimeStartError(Exception):
@@ -73,6 +83,7 @@ class Runtime:
                 )
             )
             self._stack.callback(watching.cancel)
+            group.create_task(_bring_demo_image(self.private))
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -107,6 +118,27 @@ async def open_runtime(
     return Runtime(channel, runtime, private=private, description=f"containerd {what}")
 
 
+async def _bring_demo_image(private: PrivateRuntime) -> None:
+    """Have the demo image in the private runtime, where a static busybox is found."""
+    try:
+        image = await asyncio.to_thread(_demo_image)
+        if image is not None:
+            await private.importer.ensure(image, labels={})
+    except (ContainerdError, OSError, subprocess.SubprocessError):
+        # Nothing but the demo needs it.
+        log.warning("demo_image_missing", exc_info=True)
+
+
+def _demo_image() -> ImageSpec | None:
+    for path in (Path(sys.prefix) / "tools" / "busybox", Path("/bin/busybox")):
+        if path.is_file() and is_static_program(path):
+            listed = subprocess.run(
+                [path, "--list"], capture_output=True, text=True, check=True, timeout=10
+            )
+            return busybox_image(path, listed.stdout.split(), name=DEMO_IMAGE)
+    return None
+
+
 async def _open_endpoint(endpoint: str) -> Runtime:
     if not endpoint.startswith(("unix://", "/")):
         raise RuntimeStartError(
@@ -115,7 +147,7 @@ async def _open_endpoint(endpoint: str) -> Runtime:
         )
     url = endpoint if endpoint.startswith("unix://") else f"unix://{endpoint}"
     socket = url.removeprefix("unix://")
-    if not Path(socket).is_socket():
+    if not await asyncio.to_thread(Path(socket).is_socket):
         raise RuntimeStartError(f"--runtime-endpoint: there is no socket at {socket}")
     channel = CriChannel(url)
     runtime: RuntimeService = GrpcRuntimeService(channel)

@@ -24,7 +24,7 @@ from podyard.app.controlplane import (
 from podyard.app.daemon import Report, StartError
 from podyard.app.host import Host, examine, is_fit, observe_host
 from podyard.app.instances import Instance, InstanceError, InstanceTable, Wishes
-from podyard.app.node import NodeParts, node_name_of
+from podyard.app.node import Node, NodeSetup, node_name_of, open_node
 from podyard.app.pki import Names, Pki, ensure_pki
 from podyard.app.private_runtime import prepare_network
 from podyard.app.runtimes import Runtime, RuntimeStartError, open_runtime
@@ -58,7 +58,7 @@ class Standalone:
         self._stopping = asyncio.Event()
         self._stop_pods_within_s: float | None = None
         self._started_at = self._clock.now()
-        self._node: NodeParts | None = None
+        self._node: Node | None = None
         self._row: Instance | None = None
         self._runtime: Runtime | None = None
 
@@ -163,18 +163,22 @@ class Standalone:
         name: str,
     ) -> None:
         begin_s = self._clock.monotonic_s()
-        async with asyncio.TaskGroup() as group:
-            node = self._node = NodeParts(
-                self._config,
-                row,
-                host,
-                plane.pki,
-                plane.connection(plane.pki.node_client),
-                runtime,
-                facts,
-                node_name=name,
-                clock=self._clock,
-            )
+        setup = NodeSetup(
+            config=self._config,
+            row=row,
+            host=host,
+            pki=plane.pki,
+            connection=plane.connection(plane.pki.node_client),
+            runtime=runtime,
+            facts=facts,
+            schemas=plane.schemas,
+            name=name,
+        )
+        async with (
+            open_node(setup, clock=self._clock) as node,
+            asyncio.TaskGroup() as group,
+        ):
+            self._node = node
             running = group.create_task(node.run())
             readiness = group.create_task(node.wait_ready())
             readiness.add_done_callback(partial(self._on_ready, name, begin_s))
@@ -182,7 +186,6 @@ class Standalone:
             readiness.cancel()
             if self._stop_pods_within_s is not None:
                 await node.stop_pods(within_s=self._stop_pods_within_s)
-            node.leave()
             running.cancel()
 
     def _on_ready(self, name: str, begin_s: float, task: asyncio.Task[None]) -> None:
@@ -264,6 +267,7 @@ def _explain(error: OSError, row: Instance) -> str:
     if error.errno == 98:  # EADDRINUSE
         return (
             f"a port is in use ({text}); choose others with --port and --node-port "
-            f"(0 for any free one); this instance has {row.api_port} and {row.node_port}"
+            f"(0 for any free one); this instance has "
+            f"{row.api_port} and {row.node_port}"
         )
     return text

@@ -1,0 +1,556 @@
+"""The node's rooms, made and joined: an ordinary client of any Kubernetes API."""
+
+import asyncio
+import os
+import random
+import resource
+import socket
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal
+
+import structlog
+
+import podyard
+from podyard.api.core_v1 import Pod
+from podyard.api.defaults import default_object
+from podyard.api.documents import Document
+from podyard.api.errors import ApiError
+from podyard.api.feature_gates import FeatureGates
+from podyard.api.identity import User
+from podyard.api.quantity import to_bytes
+from podyard.api.schema import Schemas
+from podyard.api.scheme import ENDPOINT_SLICE, POD, RUNTIME_CLASS, SERVICE
+from podyard.api.validation import validate_create
+from podyard.app.config import Config
+from podyard.app.host import Host
+from podyard.app.instances import Instance
+from podyard.app.pki import Pki, server_tls
+from podyard.app.runtimes import Runtime
+from podyard.client.connection import ApiConnection
+from podyard.client.events import EventRecorder
+from podyard.client.grpc_health import check_health
+from podyard.client.http import HttpApiClient
+from podyard.client.informer import Informer
+from podyard.client.referenced import ReferencedObjects
+from podyard.lib.clock import Clock
+from podyard.lib.metrics import Computed, Metric
+from podyard.lib.parts import load_parts
+from podyard.network.agent import NetworkAgent
+from podyard.network.decide import NetworkFacts
+from podyard.network.nftables import Nftables
+from podyard.node.agent import NodeAgent, NodeConfig, NodeParts, PodEvents
+from podyard.node.credentials.manager import CredentialManager, find_node_files
+from podyard.node.credentials.parts import NodeFiles, SourceContext
+from podyard.node.endpoints.server import EndpointsConfig, NodeEndpoints
+from podyard.node.environment.build import DNSSettings, parse_resolv_conf
+from podyard.node.environment.manager import EnvironmentManager
+from podyard.node.hooks import handlers as hook_handlers
+from podyard.node.hooks.deliveries import Deliveries
+from podyard.node.hooks.handler import HookHandler
+from podyard.node.hooks.runner import HookRunner
+from podyard.node.images.decide import GcSettings
+from podyard.node.images.gc import ImageGc
+from podyard.node.images.manager import ImageManager, ImageSettings
+from podyard.node.logs.rotation import RotationSettings
+from podyard.node.pleg.health import RuntimeHealth
+from podyard.node.probes import handlers as probe_handlers
+from podyard.node.probes.handler import ProbeHandler
+from podyard.node.probes.manager import ProbeManager
+from podyard.node.registration.build import NodeSettings
+from podyard.node.resources.cgroups import PodCgroups
+from podyard.node.resources.host import observe_cgroups, observe_host_limits
+from podyard.node.runtime_classes.manager import RuntimeClassManager
+from podyard.node.sources.build import ManifestError
+from podyard.node.sync.act import ActSettings
+from podyard.node.sync.admission.decide import HostAbilities
+from podyard.node.sync.build import BuildSettings
+from podyard.node.volumes.manager import VolumeManager
+from podyard.node.volumes.mounts import ensure_shared
+from podyard.node.volumes.parts import VolumeServices
+from podyard.node.volumes.tokens import TokenManager
+from podyard.store.node_journal import NodeJournal
+from podyard.store.sqlite_journal import open_node_journal
+
+log = structlog.get_logger()
+
+#: How often old records of the journal are removed, seconds.
+PRUNE_S: Final = 3600.0
+#: The first containerd and CRI-O that mount images as volumes.
+_IMAGE_VOLUMES: Final = {"containerd": (2, 1), "cri-o": (1, 31)}
+
+
+def node_name_of(config: Config) -> str:
+    """Return the Node's name: the host's, in lower case, unless one is given."""
+    return config.node_name or socket.gethostname().lower()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSetup:
+    """What a node is made from.
+
+    Attributes:
+        config: what a person chose.
+        row: what the instance owns on this machine.
+        host: what the machine can do.
+        pki: certificates of the node's own endpoints.
+        connection: how the node reaches its API.
+        runtime: the CRI runtime.
+        facts: what the network rules depend on.
+        schemas: the definitions static Pods are checked with.
+        name: the Node's name.
+    """
+
+    config: Config
+    row: Instance
+    host: Host
+    pki: Pki
+    connection: ApiConnection
+    runtime: Runtime
+    facts: NetworkFacts
+    schemas: Schemas
+    name: str
+
+
+class NodeEvents(PodEvents):
+    """Events about Pods, and about the Node itself."""
+
+    def __init__(self, recorder: EventRecorder, node_name: str) -> None:
+        super().__init__(recorder)
+        # The field's habit: events of a Node carry its name as the uid.
+        self._node: Document = {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": node_name, "uid": node_name},
+        }
+
+    def node_event(
+        self, event_type: Literal["Normal", "Warning"], reason: str, message: str
+    ) -> None:
+        """Tell users something about the node."""
+        self.event(self._node, event_type, reason, message)
+
+
+class Followed:
+    """The kinds a node follows whole: Services, their slices, RuntimeClasses."""
+
+    def __init__(self, client: HttpApiClient, network: NetworkAgent, name: str) -> None:
+        self.services = Informer(client, SERVICE, on_change=network.on_change)
+        self.slices = Informer(client, ENDPOINT_SLICE, on_change=network.on_change)
+        self.classes = Informer(client, RUNTIME_CLASS, on_change=lambda *_: None)
+        self.pods = Informer(
+            client,
+            POD,
+            on_change=network.on_change,
+            field_selector=f"spec.nodeName={name}",
+        )
+
+    async def wait_synced(self) -> None:
+        """Wait until Pods can be started: Services and classes are known."""
+        await self.services.wait_synced()
+        await self.classes.wait_synced()
+
+    def known_services(self) -> Iterable[Document] | None:
+        """Return the Services, ``None`` before they have been heard of."""
+        return self.services.items() if self.services.is_synced else None
+
+    def find_class(self, name: str) -> Document | None:
+        """Return a RuntimeClass, or ``None``."""
+        return self.classes.get("", name)
+
+
+class Node:
+    """A node that runs: agent, endpoints and network."""
+
+    def __init__(
+        self,
+        setup: NodeSetup,
+        agent: NodeAgent,
+        endpoints: NodeEndpoints,
+        health: RuntimeHealth,
+        hooks: HookRunner,
+    ) -> None:
+        self._setup = setup
+        self._agent = agent
+        self._endpoints = endpoints
+        self._health = health
+        self._hooks = hooks
+
+    async def run(self) -> None:
+        """Run the agent until cancelled; containers run on."""
+        await self._agent.run()
+
+    async def wait_ready(self) -> None:
+        """Wait until the API has been told that the node is Ready."""
+        await self._agent.registration.wait_registered()
+        await self._health.wait_known()
+
+    async def stop_pods(self, *, within_s: float) -> None:
+        """Stop every Pod, the least important first."""
+        await self._agent.stop_pods(within_s=within_s)
+
+    def describe(self) -> Document:
+        """Return what ``podyard status`` shows of it."""
+        errors = self._agent.ready_errors
+        pods = sorted(self._agent.all_pods(), key=lambda p: (p.namespace, p.name))
+        return {
+            "node": self._setup.name,
+            "nodeReady": "; ".join(errors) if errors else "yes",
+            "pods": [_describe_pod(pod, self._agent.pod_status(pod)) for pod in pods],
+        }
+
+
+def _describe_pod(pod: Pod, status: Document) -> Document:
+    containers = status.get("containerStatuses") or []
+    ready = sum(1 for container in containers if container.get("ready"))
+    waiting = [
+        (container.get("state") or {}).get("waiting", {}).get("reason")
+        for container in (*(status.get("initContainerStatuses") or ()), *containers)
+    ]
+    reason = next((why for why in waiting if why), "")
+    if pod.deleting:
+        reason = "Terminating"
+    return {
+        "namespace": pod.namespace,
+        "name": pod.name,
+        "status": reason or status.get("reason") or status.get("phase") or "Pending",
+        "ready": f"{ready}/{len(pod.spec.containers)}",
+        "restarts": sum(c.get("restartCount", 0) for c in containers),
+        "ip": status.get("podIP") or "",
+    }
+
+
+@asynccontextmanager
+async def open_node(setup: NodeSetup, *, clock: Clock) -> AsyncGenerator[Node, None]:
+    """Make a node and listen; close everything at the end.
+
+    Raises:
+        StoreError: the node's journal cannot be used.
+        OSError: an address or port cannot be had, or a mount is refused.
+    """
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(
+            HttpApiClient(setup.connection, user_agent="podyard-node")
+        )
+        journal = await stack.enter_async_context(
+            open_node_journal(setup.config.data_dir / "journal.db")
+        )
+        pods_dir = setup.config.data_dir / "pods"
+        pods_dir.mkdir(mode=0o750, exist_ok=True)
+        await asyncio.to_thread(ensure_shared, pods_dir)
+        node = await _make_node(setup, client, journal, clock=clock, stack=stack)
+        yield node
+
+
+async def _make_node(
+    setup: NodeSetup,
+    client: HttpApiClient,
+    journal: NodeJournal,
+    *,
+    clock: Clock,
+    stack: AsyncExitStack,
+) -> Node:
+    config, row, runtime = setup.config, setup.row, setup.runtime.runtime
+    recorder = EventRecorder(client, component="kubelet", host=setup.name, clock=clock)
+    events = NodeEvents(recorder, setup.name)
+    health = RuntimeHealth(runtime)
+    network = NetworkAgent(setup.facts, apply=Nftables(row.nft_table).apply)
+    followed = Followed(client, network, setup.name)
+    referenced = ReferencedObjects(client)
+    limits = await asyncio.to_thread(lambda: observe_host_limits(observe_cgroups()))
+    classes = RuntimeClassManager(followed.find_class, lambda: health.status)
+    images = ImageManager(
+        setup.runtime.images,
+        CredentialManager(
+            SourceContext(referenced, _node_files(config)),
+            semantics="upstream" if config.semantics == "upstream" else "documented",
+        ),
+        events,
+        clock,
+        settings=ImageSettings(
+            serialize_image_pulls=config.serialize_image_pulls,
+            max_parallel_image_pulls=None
+            if config.serialize_image_pulls
+            else config.max_parallel_image_pulls,
+        ),
+        journal=journal,
+    )
+    allocatable: dict[str, str] = {}
+    volumes = VolumeManager(
+        config.data_dir / "pods",
+        VolumeServices(
+            objects=referenced,
+            tokens=TokenManager(client, clock),
+            node_allocatable=lambda: allocatable,
+            pull_image=images.ensure_volume_image
+            if await _mounts_images(setup.runtime)
+            else None,
+        ),
+        events,
+        clock,
+        recursive_read_only=classes.recursive_read_only,
+    )
+    hooks = HookRunner(
+        runtime,
+        Deliveries(journal, clock),
+        load_parts(hook_handlers, HookHandler),
+        clock=clock,
+        documented=config.semantics == "documented",
+        warn=lambda pod, reason, message: events.event(
+            pod.document, "Warning", reason, message
+        ),
+    )
+    probes = ProbeManager(
+        runtime,
+        load_parts(probe_handlers, ProbeHandler),
+        grpc_check=check_health,
+        record=lambda document, kind, reason, message, path: events.event(
+            document, kind, reason, message, field_path=path
+        ),
+        clock=clock,
+        chance=random.Random(),  # noqa: S311 - spreads probes, hides nothing
+    )
+    gc = ImageGc(
+        setup.runtime.images,
+        runtime,
+        events,
+        clock,
+        settings=GcSettings(
+            high_percent=config.image_gc_high_threshold_percent,
+            low_percent=config.image_gc_low_threshold_percent,
+            min_age_s=config.image_minimum_gc_age_s,
+        ),
+    )
+    cgroups = PodCgroups(
+        row.cgroup_root, _driver(setup), pids_max=max(config.pod_pids_limit, 0)
+    )
+    act = ActSettings(
+        build=BuildSettings(
+            seccomp_dir=str(config.data_dir / "seccomp"),
+            seccomp_default=config.seccomp_default,
+            stop_signals=_gates(config).enabled("ContainerStopSignals"),
+        ),
+        dns=DNSSettings(
+            cluster_dns=config.cluster_dns,
+            cluster_domain=config.cluster_domain,
+            node=parse_resolv_conf(_read(config.resolv_conf)),
+        ),
+        limits=limits,
+        fail_refused_handlers=config.semantics == "documented",
+    )
+    agent = NodeAgent(
+        NodeConfig(
+            node=_node_settings(setup),
+            act=act,
+            pods_dir=config.data_dir / "pods",
+            logs_dir=config.data_dir / "logs" / "pods",
+            links_dir=config.data_dir / "logs" / "containers",
+            manifest_dir=Path(config.static_pod_path)
+            if config.static_pod_path
+            else None,
+            rotation=RotationSettings(
+                max_bytes=to_bytes(config.container_log_max_size),
+                max_files=config.container_log_max_files,
+            ),
+            host=HostAbilities(apparmor=_has_apparmor()),
+        ),
+        NodeParts(
+            runtime=runtime,
+            image_service=setup.runtime.images,
+            health=health,
+            client=client,
+            events=events,
+            journal=journal,
+            images=images,
+            volumes=volumes,
+            environment=EnvironmentManager(
+                referenced, followed.known_services, volumes.empty_dir
+            ),
+            cgroups=cgroups,
+            runtime_classes=classes,
+            hooks=hooks,
+            probes=probes,
+            container_events=runtime.container_events,
+            prepare_manifest=partial(_prepare_manifest, setup.schemas, _gates(config)),
+            ready=followed.wait_synced,
+            referenced=referenced,
+            on_stop=hooks.leave_open,
+            loops={
+                "events": recorder.run,
+                "services": followed.services.run,
+                "endpoint-slices": followed.slices.run,
+                "runtime-classes": followed.classes.run,
+                "pods-for-network": followed.pods.run,
+                "network": partial(
+                    network.run,
+                    pods=followed.pods,
+                    services=followed.services,
+                    slices=followed.slices,
+                ),
+                "referenced-objects": referenced.run,
+                "volumes": volumes.run,
+                "probes": probes.run,
+                "image-gc": gc.run,
+                "journal": partial(_prune_for_ever, journal, clock),
+            },
+        ),
+        clock=clock,
+        chance=random.Random(),  # noqa: S311 - spreads retries, hides nothing
+    )
+    endpoints = _make_endpoints(setup, agent, clock)
+    tls = server_tls(setup.pki.node_serving, setup.pki.ca_path)
+    await endpoints.start(("127.0.0.1", str(row.gateway.ip)), row.node_port, tls)
+    stack.push_async_callback(endpoints.stop)
+    return Node(setup, agent, endpoints, health, hooks)
+
+
+def _make_endpoints(setup: NodeSetup, agent: NodeAgent, clock: Clock) -> NodeEndpoints:
+    api_server = setup.pki.api_server_client.name
+
+    def may(user: User, _subresource: str) -> bool:
+        return user.name == api_server or "system:masters" in user.groups
+
+    def healthy() -> str | None:
+        return "; ".join(agent.ready_errors) or None
+
+    config = setup.config
+    return NodeEndpoints(
+        EndpointsConfig(
+            node_name=setup.name,
+            logs_dir=config.data_dir / "logs" / "pods",
+            config_document={
+                "kind": "KubeletConfiguration",
+                "apiVersion": "kubelet.config.k8s.io/v1beta1",
+                "maxPods": config.max_pods,
+                "clusterDomain": config.cluster_domain,
+                "clusterDNS": list(config.cluster_dns),
+                "cgroupDriver": _driver(setup),
+                "staticPodPath": config.static_pod_path,
+                "serializeImagePulls": config.serialize_image_pulls,
+                "containerLogMaxSize": config.container_log_max_size,
+                "containerLogMaxFiles": config.container_log_max_files,
+            },
+        ),
+        runtime=setup.runtime.runtime,
+        pods=agent,
+        may=may,
+        metrics=partial(_metrics, agent),
+        healthy=healthy,
+        clock=clock,
+    )
+
+
+def _metrics(agent: NodeAgent) -> tuple[Metric, ...]:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return (
+        Computed(
+            "kubelet_active_pods",
+            "Pods this node has been told to run.",
+            lambda: {(): len(agent.all_pods())},
+        ),
+        Computed(
+            "kubelet_node_ready",
+            "1 where the node is Ready.",
+            lambda: {(): 0 if agent.ready_errors else 1},
+        ),
+        Computed(
+            "process_cpu_seconds_total",
+            "CPU time of this process, user and system.",
+            lambda: {(): usage.ru_utime + usage.ru_stime},
+            kind="counter",
+        ),
+        Computed(
+            "process_resident_memory_bytes",
+            "Resident memory of this process.",
+            lambda: {(): _resident_bytes()},
+        ),
+    )
+
+
+def _resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _node_settings(setup: NodeSetup) -> NodeSettings:
+    return NodeSettings(
+        name=setup.name,
+        ips=(str(setup.row.gateway.ip),),
+        kubelet_version=f"{podyard.KUBERNETES_VERSION}+podyard-{podyard.__version__}",
+        kubelet_port=setup.row.node_port,
+        max_pods=setup.config.max_pods,
+        pod_cidr=str(setup.row.pod_cidr),
+    )
+
+
+def _has_apparmor() -> bool:
+    return Path("/sys/kernel/security/apparmor").is_dir()
+
+
+def _driver(setup: NodeSetup) -> str:
+    if setup.config.cgroup_driver:
+        return setup.config.cgroup_driver
+    return "systemd" if setup.host.systemd_cgroup else "cgroupfs"
+
+
+def _gates(config: Config) -> FeatureGates:
+    return FeatureGates(config.feature_gates or {})
+
+
+def _node_files(config: Config) -> NodeFiles:
+    home = os.environ.get("HOME")
+    return find_node_files(
+        root_dir=config.root_dir,
+        working_dir=Path.cwd(),
+        home=Path(home) if home else None,
+    )
+
+
+def _read(path: str) -> str:
+    if not path:
+        return ""
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError as error:
+        log.warning("resolv_conf_unreadable", path=path, error=error.strerror)
+        return ""
+
+
+async def _mounts_images(runtime: Runtime) -> bool:
+    version = await runtime.runtime.version()
+    first = _IMAGE_VOLUMES.get(version.runtime_name)
+    if first is None:
+        return False
+    numbers = version.runtime_version.lstrip("v").split(".")[:2]
+    return tuple(int(n) for n in numbers if n.isdigit()) >= first
+
+
+def _prepare_manifest(
+    schemas: Schemas, gates: FeatureGates, document: Document
+) -> Document:
+    """Check and default a static Pod as the API server would.
+
+    Raises:
+        ManifestError: the API server would refuse it.
+    """
+    try:
+        checked = schemas.decode("v1", "Pod", document)
+    except ApiError as error:
+        raise ManifestError(error.message) from error
+    if checked.unknown:
+        raise ManifestError(f"strict decoding error: {', '.join(checked.unknown)}")
+    pod: Document = checked.document
+    default_object(POD, pod)
+    faults = validate_create(POD, pod, gates)
+    if faults:
+        raise ManifestError("; ".join(str(fault) for fault in faults))
+    return pod
+
+
+async def _prune_for_ever(journal: NodeJournal, clock: Clock) -> None:
+    while True:
+        await journal.prune(now=clock.now())
+        await asyncio.sleep(PRUNE_S)
