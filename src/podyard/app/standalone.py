@@ -139,11 +139,15 @@ class Standalone:
                     self._report(
                         f"API answers at https://{LOOPBACK}:{plane.port}", took_s
                     )
-                    houses = group.create_task(run_houses(plane, clock=self._clock))
-                    async with await runtime_task as runtime:
-                        self._runtime = runtime
-                        await self._run_node(row, host, plane, runtime, facts, name)
-                    houses.cancel()
+                    # They end before the API server they talk to.
+                    async with asyncio.TaskGroup() as houses:
+                        running = houses.create_task(
+                            run_houses(plane, clock=self._clock)
+                        )
+                        async with await runtime_task as runtime:
+                            self._runtime = runtime
+                            await self._run_node(row, host, plane, runtime, facts, name)
+                        running.cancel()
             except OSError as error:
                 raise StartError(_explain(error, row)) from error
 

@@ -14,6 +14,7 @@ from podyard.app.instances import Instance, InstanceTable
 from podyard.containerd.processes import find_daemon, kill_all
 from podyard.cri.client import CriChannel, GrpcRuntimeService
 from podyard.cri.services import CRIError
+from podyard.node.volumes.mounts import release_shared
 
 log = structlog.get_logger()
 
@@ -92,8 +93,18 @@ def _remove(row: Instance, table: InstanceTable) -> list[str]:
     daemon = find_daemon(row.runtime_dir / "config.toml")
     if daemon is not None:
         kill_all((daemon,), within_s=10)
-    leftovers = remove_things(row, table, mount_dirs=[row.data_dir / "pods"])
-    return [f"{leftover.what}: {leftover.reason}" for leftover in leftovers]
+    pods_dir = row.data_dir / "pods"
+    left = [
+        f"{leftover.what}: {leftover.reason}"
+        for leftover in remove_things(row, table, mount_dirs=[pods_dir])
+    ]
+    try:
+        release_shared(pods_dir)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        left.append(f"{pods_dir}: {error.strerror}")
+    return left
 
 
 def purge(data_dir: Path) -> None:

@@ -29,3 +29,13 @@ def build_age(since: datetime, now: datetime) -> str:
         if seconds < limit:
             return f"{seconds // size}{unit}"
     return f"{seconds // 86400}d"
+
+
+def build_size(size_bytes: int) -> str:
+    """Return a size in decimal units, as image tools show it (``71.2MB``)."""
+    value = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g}{unit}"
+        value /= 1000
+    return f"{value:.3g}TB"

@@ -34,6 +34,34 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
             )
 
 
+def add_places(parser: argparse.ArgumentParser, *, runtime: bool = False) -> None:
+    """Add the settings that say where to look, for an action below a command.
+
+    They may stand before the action too, and then must not be undone by a default.
+    """
+    absent = argparse.SUPPRESS
+    parser.add_argument("--name", default=absent, metavar="NAME", help="which instance")
+    parser.add_argument(
+        "--data-dir", default=absent, metavar="DIR", help="where its data is"
+    )
+    parser.add_argument(
+        "--config", default=absent, metavar="FILE", help="a YAML file of settings"
+    )
+    parser.add_argument(
+        "--root-dir",
+        default=absent,
+        metavar="DIR",
+        help="where node credentials (config.json) are (default: /var/lib/kubelet)",
+    )
+    if runtime:
+        parser.add_argument(
+            "--runtime-endpoint",
+            default=absent,
+            metavar="URL",
+            help="a CRI socket (unix:///…) instead of the instance's containerd",
+        )
+
+
 def config_of(args: argparse.Namespace) -> Config:
     """Return the config of parsed arguments.
 

@@ -57,7 +57,9 @@ def _run(args: argparse.Namespace) -> int:
     try:
         with progress.step("runtime stopped, host clean"):
             asyncio.run(teardown.remove_instance(config, grace_s=grace_s))
-        if args.purge:
+        if args.purge and not config.data_dir.exists():
+            progress.note(f"there is no {config.data_dir}; name it with --data-dir")
+        elif args.purge:
             with progress.step(f"{config.data_dir} deleted"):
                 teardown.purge(config.data_dir)
     except teardown.TeardownError as error:

@@ -120,7 +120,9 @@ class NodeEndpoints:
             app.router.add_get(path, wrapped)
             if subresource == "proxy":
                 app.router.add_post(path, wrapped)
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
+        self._runner = web.AppRunner(
+            app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5
+        )
         await self._runner.setup()
         for address in addresses:
             site = web.TCPSite(self._runner, address, port, ssl_context=tls)
@@ -132,7 +134,6 @@ class NodeEndpoints:
     async def stop(self) -> None:
         """Stop listening and end every stream."""
         if self._runner is not None:
-            self._runner.shutdown_timeout = 1.0  # type: ignore[attr-defined]
             await self._runner.cleanup()
 
     # --- the door ---
