@@ -1,5 +1,6 @@
 """An API server alone on loopback, in clear, where everybody is the admin."""
 
+import io
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -81,7 +82,7 @@ class Running:
         async with self.session.request(
             method,
             self.url + path,
-            data=data,
+            data=None if data is None else io.BytesIO(data),
             headers=sent,
             skip_auto_headers=["Content-Type"],
         ) as answer:
@@ -114,9 +115,7 @@ async def api_server(
         url = f"http://127.0.0.1:{bound.port}"
         try:
             async with aiohttp.ClientSession() as session:
-                yield Running(
-                    server, store, url, session, _kubeconfig(directory, url)
-                )
+                yield Running(server, store, url, session, _kubeconfig(directory, url))
         finally:
             await server.stop()
 

@@ -192,7 +192,10 @@ async def test_spec_and_status_have_a_door_each(api: Running):
     status = await api.ask(
         "PATCH",
         f"{PODS}/p/status",
-        {"status": {"phase": "Running", "podIP": "10.0.0.9"}, "spec": {"nodeName": "n"}},
+        {
+            "status": {"phase": "Running", "podIP": "10.0.0.9"},
+            "spec": {"nodeName": "n"},
+        },
         content_type=MERGE,
     )
 
@@ -266,7 +269,10 @@ async def test_finalizers_hold_an_object_until_the_last_is_gone(api: Running):
         content_type=MERGE,
     )
     last = await api.ask(
-        "PATCH", f"{CONFIG_MAPS}/a", {"metadata": {"finalizers": []}}, content_type=MERGE
+        "PATCH",
+        f"{CONFIG_MAPS}/a",
+        {"metadata": {"finalizers": []}},
+        content_type=MERGE,
     )
 
     assert marked.json["metadata"]["deletionTimestamp"]
