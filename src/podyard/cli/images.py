@@ -191,7 +191,6 @@ def _file_or_stdout(name: str) -> Iterator[IO[bytes]]:
 
 
 def _rm(args: argparse.Namespace) -> int:
-
     async def work(images: NodeImages) -> int:
         failed = False
         for name in args.images:

@@ -35,7 +35,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _login(args: argparse.Namespace) -> int:
-
     username, password = _ask(args)
     done = asyncio.run(log_in(config_of(args), args.registry, username, password))
     print(f"logged in to {done.host} as {username}; kept in {done.file}")
@@ -70,7 +69,6 @@ def _ask(args: argparse.Namespace) -> tuple[str, str]:
 
 
 def _logout(args: argparse.Namespace) -> int:
-
     file = asyncio.run(log_out(config_of(args), args.registry))
     host = registry_of(args.registry)
     if file is None:
@@ -80,7 +78,6 @@ def _logout(args: argparse.Namespace) -> int:
 
 
 def _ls(args: argparse.Namespace) -> int:
-
     files = read_credential_files(config_of(args))
     if args.output == "json":
         print(build_json([_file(file) for file in files]))
@@ -126,7 +123,6 @@ def _file(file: CredentialFile) -> dict[str, object]:
 
 
 def _test(args: argparse.Namespace) -> int:
-
     namespace = args.namespace or ("default" if args.service_account else "")
     who = Who(namespace, args.service_account or "default")
     found = asyncio.run(rehearse(config_of(args), args.image, who))
