@@ -1,5 +1,6 @@
 """Whatever is sent: a clear error, and everything else goes on."""
 
+import contextlib
 import json
 import socket
 import ssl
@@ -307,13 +308,11 @@ def test_a_body_without_a_length_is_refused_when_it_gets_too_large(instance):
 def test_what_is_hardly_http_is_answered_with_400_or_closed(instance, request_text):
     with talk(instance) as connection:
         connection.sendall(request_text.encode())
-        answer = b"-"
-        try:
+        answer = b""
+        with contextlib.suppress(OSError):
             answer = connection.recv(1000)
-        except OSError:
-            pass
 
-    assert answer == b"-" or answer == b"" or b" 400 " in answer.split(b"\n")[0], answer
+    assert answer == b"" or b" 400 " in answer.split(b"\n")[0], answer
 
 
 def test_a_connection_without_tls_is_closed(instance):

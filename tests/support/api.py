@@ -38,7 +38,7 @@ class Answer:
         return json.loads(self.content)
 
 
-class Refused(AssertionError):
+class RefusedError(AssertionError):
     """An answer that is no success, where one was expected."""
 
     def __init__(self, what: str, answer: Answer) -> None:
@@ -113,7 +113,7 @@ class Api:
         """Send a request that has to succeed, and return its document."""
         answer = self.ask(method, path, body, **options)
         if answer.status >= 300:
-            raise Refused(f"{method} {path}", answer)
+            raise RefusedError(f"{method} {path}", answer)
         return answer.document
 
     # --- objects
@@ -136,7 +136,7 @@ class Api:
         """Delete an object that may be gone already."""
         answer = self.ask("DELETE", f"{path}?{urlencode(query)}" if query else path)
         if answer.status not in {200, 202, 404}:
-            raise Refused(f"DELETE {path}", answer)
+            raise RefusedError(f"DELETE {path}", answer)
 
     def is_gone(self, path: str) -> bool:
         return self.ask("GET", path).status == 404

@@ -31,20 +31,16 @@ class Kubectl:
         input: str | bytes | None = None,  # noqa: A002 - subprocess' own word
         check: bool = True,
         timeout_s: float = 60,
+        environment: dict[str, str] | None = None,
     ) -> "subprocess.CompletedProcess[bytes]":
         """Run it; on failure the error shows what it said."""
         content = input.encode() if isinstance(input, str) else input
-        environment = os.environ | {
-            "KUBECONFIG": str(kubeconfig),
-            "KUBECACHEDIR": str(kubeconfig.parent / f"cache-{self.id}"),
-            "HOME": str(kubeconfig.parent),
-        }
         done = subprocess.run(
             [self.path, *arguments],
             input=content,
             stdin=subprocess.DEVNULL if content is None else None,
             capture_output=True,
-            env=environment,
+            env=self.environment(kubeconfig) | (environment or {}),
             timeout=timeout_s,
             check=False,
         )
@@ -52,6 +48,15 @@ class Kubectl:
             text = (done.stdout + done.stderr).decode(errors="replace")
             raise AssertionError(f"{self.id} {' '.join(arguments)}: {text}")
         return done
+
+    def environment(self, kubeconfig: Path) -> dict[str, str]:
+        """Return the variables it is run with; it keeps to itself what it caches."""
+        return {
+            **os.environ,
+            "KUBECONFIG": str(kubeconfig),
+            "KUBECACHEDIR": str(kubeconfig.parent / f"cache-{self.id}"),
+            "HOME": str(kubeconfig.parent),
+        }
 
     def text(self, kubeconfig: Path, *arguments: str, **options) -> str:
         """Run it and return its standard output."""
