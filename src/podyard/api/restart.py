@@ -20,6 +20,8 @@ RESTART_ALL: Final = "RestartAllContainers"
 #: The crash-loop back-off of v1.36 with its gates at their defaults.
 CRASH_LOOP: Final = Backoff(base_s=10, cap_s=300)
 
+#: How much an exit may lie in the future before it counts as a clock set back.
+_CLOCK_SLACK: Final = timedelta(minutes=1)
 _FNV_OFFSET = 0x811C9DC5
 _FNV_PRIME = 0x01000193
 
@@ -170,8 +172,8 @@ def decide_restart(
     if loop is None or loop.delay_s <= 0 or finished_at - loop.decided_at > quiet:
         return Restart(CrashLoop(backoff.first(), now))
     until_at = finished_at + timedelta(seconds=loop.delay_s)
-    # A clock that was set back must not make anybody wait longer than the delay.
-    if now < until_at and until_at - now <= timedelta(seconds=loop.delay_s):
+    # A clock that was set back must not make anybody wait much longer than the delay.
+    if now < until_at <= now + timedelta(seconds=loop.delay_s) + _CLOCK_SLACK:
         return WaitForBackoff(loop.delay_s, until_at)
     return Restart(CrashLoop(backoff.after(loop.delay_s), now))
 

@@ -23,6 +23,8 @@ log = structlog.get_logger()
 
 #: After a step that failed: the runtime is away, or we have a bug.
 RETRY: Final = Backoff(base_s=1, cap_s=10)
+#: The shortest pause between two steps that nothing asked for, seconds.
+SHORTEST_S: Final = 0.01
 
 
 class PodLife(Protocol):
@@ -31,8 +33,8 @@ class PodLife(Protocol):
     pod: Pod
     stage: Stage
 
-    def update(self, pod: Pod) -> None:
-        """Take a newer object."""
+    def update(self, pod: Pod) -> bool:
+        """Take a newer object; return whether to look at it."""
 
     def end(self, ending: PodEnding) -> None:
         """End the Pod."""
@@ -101,6 +103,12 @@ class PodWorker:
         """Whether nothing is left to do for the Pod."""
         return self.stage in (Stage.PURGED, Stage.PARKED)
 
+    def update(self, pod: Pod) -> None:
+        """Take a newer object."""
+        self.pod = pod
+        if self._life is None or self._life.update(pod):
+            self._woken.set()
+
     def order(self, what: Callable[[PodLife], None], *, lasting: bool = False) -> None:
         """Have ``what`` done to the life before its next step.
 
@@ -158,6 +166,8 @@ class PodWorker:
         delay_s = 0.0
         while not self.is_gone:
             self._woken.clear()
+            if self._timer is not None:
+                self._timer.cancel()
             try:
                 again_s = await life.step()
                 delay_s = 0.0
@@ -169,6 +179,9 @@ class PodWorker:
                 await self._sleep(again_s)
 
     async def _sleep(self, again_s: float | None) -> None:
+        if again_s is not None:
+            # A span too short for the clock must not become a busy loop.
+            again_s = max(again_s, SHORTEST_S)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(again_s):
                 await self._woken.wait()
@@ -221,8 +234,7 @@ class PodWorkers:
             self._workers[pod.uid] = worker
             self._group.create_task(self._run(worker), name=f"pod-{pod.uid}")
             return
-        worker.pod = pod
-        worker.order(lambda life: life.update(pod))
+        worker.update(pod)
 
     def end(self, uid: str, ending: PodEnding) -> bool:
         """End a Pod; return whether it is here."""

@@ -91,6 +91,7 @@ class PodFacts:
         verdicts: what the probes say.
         waiting: why containers could not be started, by name.
         held: ids of running containers whose PostStart has not returned.
+        promised: names of containers ended in order to be started again.
         sandbox_ready: whether the sandbox is good, with its addresses.
         ended: nothing runs any more and nothing will.
         failure: the node ended the Pod, and why.
@@ -103,6 +104,7 @@ class PodFacts:
     verdicts: ProbeVerdicts = field(default_factory=ProbeVerdicts)
     waiting: Mapping[str, Waiting] = field(default_factory=dict)
     held: frozenset[str] = frozenset()
+    promised: frozenset[str] = frozenset()
     sandbox_ready: bool = False
     ended: bool = False
     failure: PodFailure | None = None
@@ -506,6 +508,7 @@ def _show_waiting(
     if newest is not None and ephemeral:
         return
     wanted = should_restart(facts.pod, container, newest)
+    wanted = wanted or container.name in facts.promised
     if is_init and newest is not None and not facts.pod.deleting:
         wanted = True
     if not wanted:
@@ -620,7 +623,12 @@ def _settle_phase(
     if facts.failure is not None:
         return FAILED if facts.ended or not running else before or PENDING
     phase = decide_phase(
-        facts.pod, inits, regular, ended=facts.ended, has_initialized=initialized
+        facts.pod,
+        inits,
+        regular,
+        ended=facts.ended,
+        has_initialized=initialized,
+        promised=facts.promised,
     )
     if facts.ended and phase not in TERMINAL:
         return FAILED
@@ -651,6 +659,7 @@ def decide_phase(
     *,
     ended: bool,
     has_initialized: bool,
+    promised: frozenset[str] = frozenset(),
 ) -> str:
     """Return the phase that container statuses add up to.
 
@@ -660,6 +669,7 @@ def decide_phase(
         statuses: of regular containers.
         ended: nothing of the Pod will run again.
         has_initialized: a regular container has been started at some time.
+        promised: containers that will be started again whatever their exit.
     """
     count = _Count()
     shown = {s["name"]: s for s in (*init_statuses, *statuses)}
@@ -672,7 +682,8 @@ def decide_phase(
         )
     for container in pod.spec.containers:
         status = shown.get(container.name) or {"state": {"waiting": {}}}
-        count = _count_regular(count, pod, container, status)
+        again = container.name in promised
+        count = _count_regular(count, pod, container, status, again=again)
     if count.failed:
         return FAILED
     if (
@@ -737,7 +748,7 @@ def _count_sidecar(count: _Count, status: Document) -> _Count:
 
 
 def _count_regular(
-    count: _Count, pod: Pod, container: Container, status: Document
+    count: _Count, pod: Pod, container: Container, status: Document, *, again: bool
 ) -> _Count:
     state = status["state"]
     if "running" in state:
@@ -755,5 +766,5 @@ def _count_regular(
         count,
         stopped=count.stopped + 1,
         succeeded=count.succeeded + (code == 0),
-        restartable=count.restartable + restarts_after(pod, container, code),
+        restartable=count.restartable + (again or restarts_after(pod, container, code)),
     )

@@ -67,6 +67,8 @@ class StartChain:
         self.sandbox_since_s: float | None = None
         #: The container it is at.
         self.current: Container | None = None
+        #: Whether everything it tried has worked so far.
+        self.went_well = True
         self._hook_id = ""
         self._hook_gone = asyncio.Event()
         self._tools = tools
@@ -111,6 +113,7 @@ class StartChain:
         self._notes.story.tell(why)
 
     def _retry_later(self, name: str, base_s: float) -> None:
+        self.went_well = False
         at_s = self._tools.clock.monotonic_s() + self._tools.spread(base_s)
         self._notes.retry_at_s[name] = at_s
 
@@ -252,8 +255,6 @@ class StartChain:
 
     async def _reset(self, ids: tuple[str, ...], observed: ObservedPod) -> None:
         """Kill and remove every container, so that the Pod starts anew in place."""
-        self._notes.resetting = True
-        self._notes.wake(0)
         runtime = self._tools.stops.runtime
         by_id = {c.id: c for c in observed.containers}
         for container_id in ids:

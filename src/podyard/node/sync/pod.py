@@ -14,6 +14,7 @@ journal say.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from typing import Final
 
@@ -22,6 +23,8 @@ import structlog
 from podyard.api.core_v1 import Pod, parse_time
 from podyard.api.documents import Document
 from podyard.api.observed import ObservedPod, SandboxState
+from podyard.api.restart import crash_loop_key
+from podyard.node.status.conditions.decide import OWNED
 from podyard.node.status.decide import (
     TERMINAL,
     PodFacts,
@@ -122,12 +125,19 @@ class PodSync:
         self._refreshing = False
         self._refresh_at_s = tools.clock.monotonic_s()
         self._stopped_sandboxes: set[str] = set()
+        self._told_waits: dict[str, datetime] = {}
+        self._skipped = False
         self._log = log.bind(pod=pod.full_name)
 
     # --- orders from outside ---
 
-    def update(self, pod: Pod) -> None:
-        """Take a newer object; a changed spec is acted on at once."""
+    def update(self, pod: Pod) -> bool:
+        """Take a newer object; a changed spec is acted on at once.
+
+        Returns:
+            Whether there is anything in it that this agent did not write itself.
+        """
+        news = _has_news(self.pod, pod)
         changed = pod.metadata.generation != self.pod.metadata.generation
         self.pod = pod
         if changed:
@@ -139,6 +149,7 @@ class PodSync:
                 self._cancel_chain()
         if pod.deleting:
             self._stops.shorten(deletion_grace_left_s(pod, now=self._tools.clock.now()))
+        return news
 
     def end(self, ending: PodEnding) -> None:
         """End the Pod. The first reason stays; the shortest grace period counts."""
@@ -336,6 +347,7 @@ class PodSync:
             verdicts=tools.probes.verdicts(pod.uid),
             waiting=notes.waiting,
             held=held,
+            promised=frozenset(notes.promised),
             sandbox_ready=not needs_new,
             ended=ended,
             failure=self._failure,
@@ -347,12 +359,13 @@ class PodSync:
         return status
 
     def _take_waiting(self, actions: PodActions) -> None:
-        """Show crash-loop back-off, and remember the loops."""
-        if self._chain is None:
-            self._notes.loops.update(actions.loops)
+        """Show crash-loop back-off; each wait is told once."""
         for wait in actions.waiting:
             name = wait.container.name
             self._notes.waiting[name] = Waiting(CRASH_LOOP_BACK_OFF, wait.message)
+            if self._told_waits.get(name) == wait.until_at:
+                continue
+            self._told_waits[name] = wait.until_at
             self._tools.warn(
                 self.pod,
                 "BackOff",
@@ -378,8 +391,11 @@ class PodSync:
                 self._notes.promised.add(kill.container.name)
             self._stops.kill(self.pod, kill, ips)
         if self._chain is not None:
+            self._skipped = self._skipped or not actions.idle
             self._check_chain(self._chain, actions, began_s)
         elif actions.reset:
+            self._notes.resetting = True
+            self._publish(observed)
             self._begin_chain(actions, (), observed)
         elif actions.kill_pod and not actions.create_sandbox:
             self._stops.stop_all(self.pod, observed, ips, why="finished")
@@ -430,6 +446,11 @@ class PodSync:
             self.pod, self._tools, self._notes, self._stops, self._look, self._refuse
         )
         self._chain = chain
+        self._skipped = False
+        keys = {crash_loop_key(action.container) for action in start}
+        self._notes.loops.update(
+            {k: v for k, v in actions.loops.items() if actions.reset or k in keys}
+        )
         self._refresh_at_s = self._tools.clock.monotonic_s() + self._tools.spread(
             RESYNC_S
         )
@@ -443,8 +464,10 @@ class PodSync:
         if self._chain is chain:
             self._chain = None
             self._chain_task = None
-            self._notes.resetting = False
-        self._notes.changed()
+        self._notes.mutations += 1
+        if self._skipped or self._notes.resetting or not chain.went_well:
+            self._notes.wake(0)
+        self._notes.resetting = False
 
     def _cancel_chain(self) -> None:
         if self._chain_task is not None:
@@ -590,3 +613,24 @@ class PodSync:
             self._refresh_at_s = self._tools.clock.monotonic_s() + self._tools.spread(
                 next_s
             )
+
+
+def _has_news(old: Pod, new: Pod) -> bool:
+    """Return whether an object differs in more than what this agent writes."""
+    before, after = old.document, new.document
+    if before.get("spec") != after.get("spec"):
+        return True
+    return _others_part(before) != _others_part(after)
+
+
+def _others_part(document: Document) -> Document:
+    metadata = document.get("metadata") or {}
+    conditions = (document.get("status") or {}).get("conditions") or ()
+    return {
+        "metadata": {
+            key: value
+            for key, value in metadata.items()
+            if key not in {"resourceVersion", "managedFields"}
+        },
+        "conditions": [c for c in conditions if c.get("type") not in OWNED],
+    }

@@ -1,0 +1,639 @@
+"""A Pod's life over the fake runtime: what the world looks like afterwards."""
+
+import asyncio
+import itertools
+from pathlib import Path
+
+import pytest
+
+from podyard.api.observed import ContainerState
+from podyard.node.probes.parts import ContainerVerdict
+from support.pods import (
+    START,
+    MemoryJournal,
+    SmallNode,
+    TimedHooks,
+    container,
+    pod_document,
+    until,
+)
+
+EXEC = {"exec": {"command": ["true"]}}
+
+
+def waiting(node: SmallNode, name: str = "app") -> str:
+    return str((node.state_of("web", name).get("waiting") or {}).get("reason", ""))
+
+
+async def test_a_pod_runs_and_says_so(tmp_path: Path) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        node.apply(pod_document())
+
+        status = await node.phase_becomes("web", "Running")
+
+        assert await node.running_names() == ["app"]
+        assert {c["type"]: c["status"] for c in status["conditions"]} == {
+            "PodReadyToStartContainers": "True",
+            "Initialized": "True",
+            "Ready": "True",
+            "ContainersReady": "True",
+            "PodScheduled": "True",
+        }
+        assert status["podIP"].startswith("10.0.0.")
+        assert status["hostIP"] == "10.0.0.1"
+        assert status["qosClass"] == "BestEffort"
+        assert status["containerStatuses"][0]["containerID"].startswith("fake://")
+        assert [reason for _, reason, _, _ in node.events.all] == ["Created", "Started"]
+        assert node.events.all[0][3] == "spec.containers{app}"
+
+
+async def test_a_start_makes_only_the_calls_it_needs(tmp_path: Path) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        node.apply(pod_document())
+        await node.phase_becomes("web", "Running")
+        await asyncio.sleep(5)
+
+        counted = {call: node.runtime.calls.count(call) for call in node.runtime.calls}
+
+        assert counted["RunPodSandbox"] == 1
+        assert counted["CreateContainer"] == 1
+        assert counted["StartContainer"] == 1
+        assert counted["ContainerStatus"] == 1
+        assert counted["ListContainers"] <= 6
+
+
+async def test_init_containers_run_one_after_the_other(tmp_path: Path) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        init = [
+            container("one", "sleep 5; exit 0"),
+            container("two", "sleep 5; exit 0"),
+        ]
+        node.apply(pod_document(init=init))
+
+        await asyncio.sleep(3)
+        assert await node.running_names() == ["one"]
+        assert waiting(node) == "PodInitializing"
+        await asyncio.sleep(5)
+        assert await node.running_names() == ["two"]
+
+        status = await node.phase_becomes("web", "Running")
+        assert [s["ready"] for s in status["initContainerStatuses"]] == [True, True]
+        assert await node.running_names() == ["app"]
+
+
+async def test_a_failed_init_container_of_a_pod_never_restarted_fails_it(
+    tmp_path: Path,
+) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        init = [container("one", "exit 3")]
+        node.apply(pod_document(init=init, restartPolicy="Never"))
+
+        status = await node.phase_becomes("web", "Failed")
+
+        assert (
+            status["initContainerStatuses"][0]["state"]["terminated"]["exitCode"] == 3
+        )
+        assert waiting(node) == "PodInitializing"
+        assert await node.containers("app") == []
+
+
+@pytest.mark.parametrize(
+    ("policy", "command", "phase"),
+    [
+        pytest.param("Never", "exit 0", "Succeeded", id="never-and-well"),
+        pytest.param("Never", "exit 7", "Failed", id="never-and-badly"),
+        pytest.param("OnFailure", "exit 0", "Succeeded", id="on-failure-and-well"),
+    ],
+)
+async def test_a_pod_whose_containers_are_done_is_over(
+    tmp_path: Path, policy: str, command: str, phase: str
+) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        node.apply(pod_document(container("app", command), restartPolicy=policy))
+
+        await node.phase_becomes("web", phase)
+        await asyncio.sleep(100)
+
+        assert node.status_of("web")["phase"] == phase
+        assert len(await node.containers()) == 1
+        assert node.volumes.mounted == set()
+        assert node.cgroups.made == set()
+
+
+async def test_a_crash_loop_waits_ever_longer(tmp_path: Path) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        node.apply(pod_document(container("app", "exit 1")))
+
+        await asyncio.sleep(200)
+
+        starts = [
+            (c.created_at - START).total_seconds() for c in await node.containers()
+        ]
+        gaps = [round(b - a) for a, b in itertools.pairwise(starts)]
+        assert gaps == [0, 10, 20, 40, 80]
+        assert waiting(node) == "CrashLoopBackOff"
+        message = node.state_of("web", "app")["waiting"]["message"]
+        assert message.startswith("back-off ")
+        assert message.endswith(
+            "restarting failed container=app pod=web_default(uid-web)"
+        )
+        assert (
+            node.events.of("BackOff")
+            == ["Back-off restarting failed container app in pod web_default(uid-web)"]
+            * 5
+        )
+        assert node.status_of("web")["phase"] == "Running"
+        restarts = node.status_of("web")["containerStatuses"][0]["restartCount"]
+        assert restarts == 5
+
+
+async def test_deletion_ends_the_containers_and_then_the_object(tmp_path: Path) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        node.apply(pod_document(container("app", "trap 'exit 0' TERM; sleep 1000")))
+        await node.phase_becomes("web", "Running")
+
+        node.delete("web")
+        await node.is_gone("web")
+
+        assert await node.containers() == []
+        assert await node.runtime.list_pod_sandboxes() == ()
+        assert node.volumes.mounted == set()
+        assert node.api.history[-1]["phase"] in {"Succeeded", "Failed"}
+        assert node.events.of("Killing") == ["Stopping container app"]
+        assert not (tmp_path / "pods" / "uid-web").exists()
+
+
+async def test_a_stubborn_container_is_killed_when_its_grace_is_over(
+    tmp_path: Path,
+) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        node.apply(pod_document(container("app", "trap '' TERM; sleep 1000")))
+        await node.phase_becomes("web", "Running")
+        began_s = node.clock.monotonic_s()
+
+        node.delete("web", grace_s=20)
+        await asyncio.sleep(15)
+        assert await node.running_names() == ["app"]
+        await node.is_gone("web")
+
+        assert 19 <= node.clock.monotonic_s() - began_s <= 22.5
+
+
+async def test_a_shortened_grace_period_is_obeyed_at_once(tmp_path: Path) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        node.apply(pod_document(container("app", "trap '' TERM; sleep 1000")))
+        await node.phase_becomes("web", "Running")
+        node.delete("web", grace_s=600)
+        await asyncio.sleep(10)
+        began_s = node.clock.monotonic_s()
+
+        node.delete("web", grace_s=3)
+        await node.is_gone("web")
+
+        assert node.clock.monotonic_s() - began_s <= 5
+
+
+async def test_a_hook_and_the_stop_share_one_grace_period(tmp_path: Path) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        node.hooks.pre_stop_s = 55
+        app = container("app", "trap '' TERM; sleep 1000", lifecycle={"preStop": EXEC})
+        node.apply(pod_document(app, terminationGracePeriodSeconds=60))
+        await node.phase_becomes("web", "Running")
+        began_s = node.clock.monotonic_s()
+
+        node.delete("web", grace_s=60)
+        await asyncio.sleep(54)
+        assert await node.running_names() == ["app"]
+        await node.is_gone("web", within_s=30)
+
+        assert 59 <= node.clock.monotonic_s() - began_s <= 61.5
+
+
+async def test_a_hook_that_hangs_is_cut_and_two_seconds_are_left(
+    tmp_path: Path,
+) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        node.hooks.pre_stop_s = 10_000
+        app = container("app", "trap '' TERM; sleep 1000", lifecycle={"preStop": EXEC})
+        node.apply(pod_document(app))
+        await node.phase_becomes("web", "Running")
+        began_s = node.clock.monotonic_s()
+
+        node.delete("web", grace_s=10)
+        await node.is_gone("web")
+
+        assert 11 <= node.clock.monotonic_s() - began_s <= 13
+
+
+async def test_a_failed_hook_is_told_and_the_stop_goes_on(tmp_path: Path) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        node.hooks.failing.add("app")
+        app = container(
+            "app", "trap 'exit 0' TERM; sleep 1000", lifecycle={"preStop": EXEC}
+        )
+        node.apply(pod_document(app))
+        await node.phase_becomes("web", "Running")
+
+        node.delete("web")
+        await node.is_gone("web", within_s=5)
+
+        assert node.events.of("FailedPreStopHook") == ["PreStopHook failed"]
+
+
+async def test_a_hanging_post_start_holds_nothing_up(tmp_path: Path) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        node.hooks.post_start_s = 10_000
+        first = container("app", lifecycle={"postStart": EXEC})
+        node.apply(pod_document(first, container("later")))
+        node.apply(pod_document(name="other"))
+        await node.phase_becomes("other", "Running")
+        await asyncio.sleep(5)
+
+        assert waiting(node) == "ContainerCreating"
+        assert await node.running_names() == ["app", "app"]
+        began_s = node.clock.monotonic_s()
+        node.delete("web", grace_s=1)
+
+        async def gone() -> bool:
+            return "web" not in node.api.pods
+
+        await until(gone, 10, "web to be gone")
+        assert node.clock.monotonic_s() - began_s <= 4
+
+
+async def test_the_second_container_waits_for_the_first_ones_hook(
+    tmp_path: Path,
+) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        node.hooks.post_start_s = 7
+        first = container("app", lifecycle={"postStart": EXEC})
+        node.apply(pod_document(first, container("later")))
+
+        await asyncio.sleep(5)
+        assert await node.running_names() == ["app"]
+        await node.phase_becomes("web", "Running")
+
+        assert await node.running_names() == ["app", "later"]
+        assert node.hooks.told == [("PostStart", "app")]
+
+
+async def test_a_failed_post_start_kills_the_container_and_shows_why(
+    tmp_path: Path,
+) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        node.hooks.failing.add("app")
+        app = container(
+            "app", "trap 'exit 0' TERM; sleep 1000", lifecycle={"postStart": EXEC}
+        )
+        node.apply(pod_document(app))
+
+        async def shown() -> bool:
+            return waiting(node) == "PostStartHookError"
+
+        await until(shown, 30, "the reason to be shown")
+
+        assert node.events.of("FailedPostStartHook")[0] == "PostStartHook failed"
+        assert node.events.of("Killing")[0] == "FailedPostStartHook"
+        assert node.state_of("web", "app")["waiting"]["message"] == "it said no"
+
+
+async def test_a_failed_liveness_probe_restarts_the_container(tmp_path: Path) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        app = container("app", "trap 'exit 0' TERM; sleep 1000", livenessProbe=EXEC)
+        node.apply(pod_document(app, restartPolicy="OnFailure"))
+        await node.phase_becomes("web", "Running")
+        (first,) = await node.containers()
+
+        node.probes.given[first.id] = ContainerVerdict(
+            started=True, ready=True, liveness_failed=True
+        )
+        node.wake("uid-web")
+        await asyncio.sleep(30)
+
+        newest = (await node.containers())[-1]
+        assert newest.id != first.id
+        assert newest.state is ContainerState.RUNNING
+        assert newest.restart_count == 1
+        assert node.events.of("Killing") == [
+            "Container app failed liveness probe, will be restarted"
+        ]
+
+
+async def test_a_changed_image_restarts_even_a_pod_that_never_restarts(
+    tmp_path: Path,
+) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        app = container("app", "trap 'exit 0' TERM; sleep 1000")
+        document = pod_document(app, restartPolicy="Never")
+        node.apply(document)
+        await node.phase_becomes("web", "Running")
+
+        changed = pod_document({**app, "image": "busybox:2"}, restartPolicy="Never")
+        changed["metadata"]["generation"] = 2
+        changed["status"] = node.status_of("web")
+        node.apply(changed)
+        await asyncio.sleep(10)
+
+        newest = (await node.containers())[-1]
+        assert newest.state is ContainerState.RUNNING
+        assert newest.image == "busybox:2"
+        assert node.events.of("Killing") == [
+            "Container app definition changed, will be restarted"
+        ]
+        assert node.status_of("web")["phase"] == "Running"
+
+
+async def test_a_new_agent_finds_everything_as_it_is(tmp_path: Path) -> None:
+    first = SmallNode(tmp_path)
+    async with first.running():
+        first.apply(pod_document(container("app"), container("b")))
+        before = await first.phase_becomes("web", "Running")
+        ids = [c.id for c in await first.containers()]
+
+    second = SmallNode(tmp_path, first.runtime, first.journal)
+    second.api = first.api
+    second.status._client = first.api  # type: ignore[assignment]
+    told = len(first.api.history)
+    async with second.running():
+        await asyncio.sleep(200)
+
+        assert [c.id for c in await second.containers()] == ids
+        assert second.events.all == []
+        assert second.status_of("web") == before
+        assert len(first.api.history) == told
+
+
+async def test_an_owed_post_start_is_delivered_by_the_next_agent(
+    tmp_path: Path,
+) -> None:
+    hooks = TimedHooks()
+    hooks.post_start_s = 10_000
+    first = SmallNode(tmp_path, hooks=hooks)
+    async with first.running():
+        first.apply(pod_document(container("app", lifecycle={"postStart": EXEC})))
+        await asyncio.sleep(5)
+        assert hooks.told == [("PostStart", "app")]
+
+    hooks.post_start_s = 1
+    second = SmallNode(tmp_path, first.runtime, first.journal, hooks)
+    second.api = first.api
+    second.status._client = first.api  # type: ignore[assignment]
+    async with second.running():
+        await second.phase_becomes("web", "Running")
+
+        assert hooks.told == [("PostStart", "app")] * 2
+        assert len(await second.containers()) == 1
+
+
+async def test_a_restart_grants_no_second_grace_period(tmp_path: Path) -> None:
+    first = SmallNode(tmp_path)
+    async with first.running():
+        first.apply(pod_document(container("app", "trap '' TERM; sleep 10000")))
+        await first.phase_becomes("web", "Running")
+        began_s = first.clock.monotonic_s()
+        first.delete("web", grace_s=30)
+        await asyncio.sleep(20)
+
+    second = SmallNode(tmp_path, first.runtime, first.journal)
+    second.api = first.api
+    second.status._client = first.api  # type: ignore[assignment]
+    async with second.running():
+        await second.is_gone("web")
+
+        assert second.clock.monotonic_s() - began_s <= 33
+
+
+async def test_a_probe_kill_keeps_its_deadline_over_a_restart(tmp_path: Path) -> None:
+    journal = MemoryJournal()
+    first = SmallNode(tmp_path, journal=journal)
+    async with first.running():
+        app = container("app", "trap '' TERM; sleep 10000", livenessProbe=EXEC)
+        first.apply(pod_document(app, restartPolicy="Never"))
+        await first.phase_becomes("web", "Running")
+        (seen,) = await first.containers()
+        first.probes.given[seen.id] = ContainerVerdict(
+            started=True, liveness_failed=True
+        )
+        first.wake("uid-web")
+        began_s = first.clock.monotonic_s()
+        await asyncio.sleep(20)
+
+    second = SmallNode(tmp_path, first.runtime, journal)
+    second.api = first.api
+    second.status._client = first.api  # type: ignore[assignment]
+    async with second.running():
+        await second.phase_becomes("web", "Failed")
+
+        assert second.clock.monotonic_s() - began_s <= 33
+        assert not await journal.list(only_open=True)
+
+
+async def test_sidecars_stop_last_and_in_reverse(tmp_path: Path) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        stubborn = "trap '' TERM; sleep 10000"
+        init = [
+            container("s1", stubborn, restartPolicy="Always"),
+            container("s2", "trap 'exit 0' TERM; sleep 10000", restartPolicy="Always"),
+        ]
+        node.apply(pod_document(container("app", stubborn), init=init))
+        await node.phase_becomes("web", "Running")
+
+        node.delete("web", grace_s=30)
+        await asyncio.sleep(20)
+        assert await node.running_names() == ["s1", "s2", "app"]
+        await node.is_gone("web")
+
+
+async def test_sidecars_end_when_the_work_is_done(tmp_path: Path) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        init = [
+            container("s", "trap 'exit 143' TERM; sleep 10000", restartPolicy="Always")
+        ]
+        node.apply(
+            pod_document(
+                container("app", "sleep 5; exit 0"), init=init, restartPolicy="Never"
+            )
+        )
+
+        status = await node.phase_becomes("web", "Succeeded")
+
+        assert await node.running_names() == []
+        assert status["conditions"][-1]["type"] == "PodScheduled"
+        assert all("Failed" not in h.get("phase", "") for h in node.api.history)
+
+
+async def test_a_dead_sandbox_is_replaced_and_init_runs_again(tmp_path: Path) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        node.apply(pod_document(init=[container("one", "exit 0")]))
+        await node.phase_becomes("web", "Running")
+        (sandbox,) = await node.runtime.list_pod_sandboxes()
+
+        node.runtime.kill_sandbox(sandbox.id)
+        await asyncio.sleep(30)
+
+        assert await node.running_names() == ["app"]
+        assert len(await node.containers("one")) == 2
+        assert node.events.of("SandboxChanged") == [
+            "Pod sandbox changed, it will be killed and re-created."
+        ]
+        assert (await node.containers("app"))[-1].restart_count == 1
+
+
+async def test_a_missing_image_is_shown_and_tried_again(tmp_path: Path) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        node.images.missing.add("busybox:1")
+        node.apply(pod_document())
+        await asyncio.sleep(3)
+        assert waiting(node) == "ErrImagePull"
+        assert node.status_of("web")["phase"] == "Pending"
+
+        node.images.missing.clear()
+        await node.phase_becomes("web", "Running", within_s=16)
+
+
+async def test_a_sandbox_that_fails_is_told_and_tried_again(tmp_path: Path) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        node.runtime.fail("RunPodSandbox")
+        node.apply(pod_document())
+
+        await node.phase_becomes("web", "Running", within_s=16)
+
+        failed = "Failed to create pod sandbox"
+        assert node.events.of("FailedCreatePodSandBox") == [
+            f"{failed}: rpc error: code = Unknown desc = RunPodSandbox was told to fail"
+        ]
+
+
+async def test_a_start_error_is_shown(tmp_path: Path) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        node.runtime.fail("StartContainer", times=100)
+        node.apply(pod_document())
+        await asyncio.sleep(5)
+
+        assert waiting(node) == "RunContainerError"
+        assert node.events.of("Failed")[0] == "Error: StartContainer was told to fail"
+
+
+async def test_a_runtime_away_leaves_everything_alone(tmp_path: Path) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        node.apply(pod_document())
+        before = await node.phase_becomes("web", "Running")
+        node.runtime.go_down()
+        for _ in range(10):
+            node.wake("uid-web")
+            await asyncio.sleep(10)
+        assert node.status_of("web") == before
+
+        node.runtime.come_up()
+        await asyncio.sleep(60)
+        assert node.status_of("web") == before
+        assert len(await node.containers()) == 1
+
+
+async def test_an_api_away_hears_of_everything_later(tmp_path: Path) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        node.apply(pod_document(container("app", "sleep 20; exit 3"), name="web"))
+        await node.phase_becomes("web", "Running")
+        node.api.away = True
+        await asyncio.sleep(60)
+        assert node.status_of("web")["containerStatuses"][0]["restartCount"] == 0
+
+        node.api.away = False
+        await asyncio.sleep(15)
+        assert node.status_of("web")["containerStatuses"][0]["restartCount"] >= 1
+
+
+async def test_a_pod_deleted_by_force_is_ended_quickly(tmp_path: Path) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        app = container("app", "trap '' TERM; sleep 10000")
+        node.apply(pod_document(app, terminationGracePeriodSeconds=3600))
+        await node.phase_becomes("web", "Running")
+        began_s = node.clock.monotonic_s()
+
+        node.force_delete("web")
+        await node.is_gone("web")
+
+        assert node.clock.monotonic_s() - began_s <= 4
+        assert await node.containers() == []
+
+
+async def test_an_active_deadline_fails_the_pod(tmp_path: Path) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        app = container("app", "trap 'exit 0' TERM; sleep 10000")
+        node.apply(pod_document(app, activeDeadlineSeconds=20))
+
+        status = await node.phase_becomes("web", "Failed")
+
+        assert status["reason"] == "DeadlineExceeded"
+        text = "Pod was active on the node longer than the specified deadline"
+        assert status["message"] == text
+        assert node.events.of("DeadlineExceeded") == [text]
+        assert 19 <= node.clock.monotonic_s() <= 24
+
+
+async def test_a_restart_rule_starts_the_whole_pod_anew_in_place(
+    tmp_path: Path,
+) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        rule = {
+            "action": "RestartAllContainers",
+            "exitCodes": {"operator": "In", "values": [42]},
+        }
+        watcher = container(
+            "watch",
+            "sleep 5; exit 42",
+            restartPolicy="Never",
+            restartPolicyRules=[rule],
+        )
+        node.apply(
+            pod_document(container("app"), watcher, init=[container("one", "exit 0")])
+        )
+        await node.phase_becomes("web", "Running")
+        first = {c.name: c.id for c in await node.containers()}
+        node.runtime.delay("RemoveContainer", 0.1)
+        (sandbox,) = await node.runtime.list_pod_sandboxes()
+
+        await asyncio.sleep(7)
+
+        now = {c.name: c.id for c in await node.containers()}
+        assert now.keys() == first.keys()
+        assert not set(now.values()) & set(first.values())
+        assert [s.id for s in await node.runtime.list_pod_sandboxes()] == [sandbox.id]
+        shown = [
+            c
+            for h in node.api.history
+            for c in h["conditions"]
+            if c["type"] == "AllContainersRestarting" and c["status"] == "True"
+        ]
+        assert shown[0]["reason"] == "RestartAllContainersStarted"
+
+
+async def test_ephemeral_containers_start_once(tmp_path: Path) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        node.apply(pod_document())
+        await node.phase_becomes("web", "Running")
+        document = dict(node.api.pods["web"])
+        document["spec"] = {
+            **document["spec"],
+            "ephemeralContainers": [container("debug", "exit 1")],
+        }
+        document["metadata"] = {**document["metadata"], "generation": 2}
+
+        node.apply(document)
+        await asyncio.sleep(100)
+
+        assert len(await node.containers("debug")) == 1
+        assert node.state_of("web", "debug")["terminated"]["exitCode"] == 1
+
+
+async def test_a_network_that_is_not_ready_is_waited_for(tmp_path: Path) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        node.network_error = "cni plugin not initialized"
+        node.apply(pod_document())
+        await asyncio.sleep(3)
+        assert node.events.of("NetworkNotReady")[0] == (
+            "network is not ready: cni plugin not initialized"
+        )
+
+        node.network_error = ""
+        await node.phase_becomes("web", "Running", within_s=3)
