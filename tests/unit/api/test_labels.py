@@ -8,7 +8,11 @@ from hypothesis import strategies as st
 
 from podyard.api.labels import (
     NOTHING,
+    Operator,
+    Requirement,
     SelectorError,
+    new_requirement,
+    node_requirement_from_expression,
     parse_field_selector,
     parse_selector,
     selector_from_labels,
@@ -43,6 +47,9 @@ LABELS = {"app": "web", "tier": "front", "size": "10", "empty": ""}
         ("empty in ()", True),
         ("empty in (,a)", True),
         ("in in (a)", False),
+        ("empty in (a,)", True),
+        ("empty in (a,,b)", True),
+        ("empty in (,)", True),
         ("app=web,tier=front,!gone", True),
         ("app=web,tier=back", False),
     ],
@@ -60,6 +67,17 @@ def test_a_selector_text_selects(text: Any, matches: Any) -> None:
     [
         ("a=b,", "found '', expected: identifier after ','"),
         ("=b", "found '=', expected: !, identifier, or 'end of string'"),
+        (
+            "a in (=)",
+            "unable to parse requirement: found '=', expected: ',', ')' or identifier",
+        ),
+        (
+            "a in (b,=)",
+            "unable to parse requirement: found '=', expected: ',', or identifier",
+        ),
+        ("a=(", "unable to parse requirement: found '(', expected: identifier"),
+        ("!=a", "found '!=', expected: !, identifier, or 'end of string'"),
+        ("!!a", "unable to parse requirement: found '!', expected: identifier"),
         ("a b", "unable to parse requirement: found 'b', expected: in, "),
         ("a in b", "unable to parse requirement: found 'b' expected: '('"),
         ("a in (b", "unable to parse requirement: found '', expected: ',' or ')'"),
@@ -216,3 +234,53 @@ def test_any_field_value_survives_escaping(value: Any) -> None:
     text = str(type(selector)("a", value))
 
     assert parse_field_selector(text).requirements[0].value == value
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        (
+            {"key": "a", "operator": "In"},
+            "values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty",
+        ),
+        (
+            {"key": "a", "operator": "Exists", "values": ["b"]},
+            'values: Invalid value: ["b"]: values set must be empty for exists and does not exist',
+        ),
+        (
+            {"key": "a", "operator": "Gt", "values": ["1", "2"]},
+            "values: Invalid value: [\"1\",\"2\"]: for 'Gt', 'Lt' operators, exactly one value is required",
+        ),
+        (
+            {"key": "a", "operator": "Odd"},
+            '"Odd" is not a valid node selector operator',
+        ),
+        (
+            {"key": "/", "operator": "Exists"},
+            'key: Invalid value: "/": prefix part must be non-empty; name part must be non-empty; ',
+        ),
+    ],
+)
+def test_a_bad_node_expression_is_explained(expression: Any, message: Any) -> None:
+    with pytest.raises(SelectorError) as caught:
+        node_requirement_from_expression(expression)
+
+    assert str(caught.value).startswith(message)
+
+
+def test_exact_operators_take_one_value() -> None:
+    with pytest.raises(SelectorError, match="one single value"):
+        new_requirement("a", Operator.EQUALS, ["b", "c"])
+
+
+@pytest.mark.parametrize(
+    "text", ["a", "!a", "a in (b,c)", "a notin (b)", "a>1", "a<1", "a=b", "a!=b"]
+)
+def test_a_selector_prints_as_it_was_written(text: Any) -> None:
+    assert str(parse_selector(text)) == text
+
+
+def test_an_empty_field_selector_selects_everything() -> None:
+    assert parse_field_selector("").is_empty
+    assert not Requirement("a", Operator.GREATER_THAN, ()).matches({"a": "1"})
+    assert not Requirement("a", Operator.GREATER_THAN, ("1",)).matches({"a": "9" * 30})

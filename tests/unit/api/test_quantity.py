@@ -121,6 +121,13 @@ def test_equal_amounts_are_equal_whatever_their_form() -> None:
     assert to_bytes("1Mi") == 1048576
 
 
+def test_quantities_are_made_of_numbers() -> None:
+    assert str(Quantity.of(2048, Format.BINARY_SI)) == "2Ki"
+    assert str(-Quantity.of_milli(1500)) == "-1500m"
+    assert not Quantity.of(0)
+    assert canonical("0.0000001Ki") == "102400n"
+
+
 def test_a_sum_is_written_like_its_first_term() -> None:
     total = sum_quantities([parse_quantity("1Gi"), parse_quantity("512Mi")])
 

@@ -32,6 +32,31 @@ SUBDOMAIN_RULE = (
             "a" * 64,
             ["must be no more than 63 characters"],
         ),
+        (syntax.check_dns1123_subdomain_underscore, "_sip._tcp.a", []),
+        (syntax.check_dns1123_subdomain_underscore, "-a", None),
+        (syntax.check_dns1035_label, "abc", []),
+        (syntax.check_dns1035_label, "1abc", None),
+        (syntax.check_wildcard_subdomain, "*.a.b", []),
+        (syntax.check_wildcard_subdomain, "a.b", None),
+        (
+            syntax.check_fqdn,
+            "a",
+            ["should be a domain with at least two segments separated by dots"],
+        ),
+        (syntax.check_fqdn, "A.b", None),
+        (syntax.check_http_header, "X-A", []),
+        (syntax.check_http_header, "X A", None),
+        (syntax.check_c_identifier, "a_1", []),
+        (syntax.check_c_identifier, "1a", None),
+        (syntax.check_condition_reason, "MyReason", []),
+        (syntax.check_condition_reason, "1", None),
+        (
+            syntax.check_qualified_name,
+            "a" * 64,
+            ["name part must be no more than 63 bytes"],
+        ),
+        (syntax.check_config_key, ".", ["must not be '.'"]),
+        (syntax.check_user_id, 0, []),
         (syntax.check_dns1123_subdomain, "a.b-c.d", []),
         (syntax.check_dns1123_subdomain, "../etc", [SUBDOMAIN_RULE]),
         (
@@ -115,3 +140,7 @@ def test_a_suffix_is_five_letters_without_vowels() -> None:
 def test_too_few_random_bytes_are_refused() -> None:
     with pytest.raises(ValueError, match="5 random bytes"):
         name_suffix(b"1234")
+
+
+def test_a_rule_without_examples_names_its_expression_alone() -> None:
+    assert syntax.regex_text("odd", "[a]") == "odd (regex used for validation is '[a]')"
