@@ -5,6 +5,7 @@ import gzip
 import json
 
 import pytest
+
 from support.api_server import CONFIG_MAPS, PODS, Running, config_map, pod
 
 pytestmark = pytest.mark.integration

@@ -5,6 +5,7 @@ import json
 from collections.abc import Awaitable, Callable
 
 import pytest
+
 from support.api_server import PODS, Running, pod
 from support.kubectl import Kubectl, find_kubectls
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+
 from support.api_server import CONFIG_MAPS, PODS, Running, config_map, pod
 
 pytestmark = pytest.mark.integration

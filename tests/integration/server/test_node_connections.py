@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
+
 from support.api_server import PODS, Running, pod
 
 pytestmark = pytest.mark.integration

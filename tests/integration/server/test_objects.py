@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+
 from support.api_server import CONFIG_MAPS, PODS, Running, config_map, pod
 
 pytestmark = pytest.mark.integration

@@ -13,6 +13,7 @@ from lightkube.models.core_v1 import Container, PodSpec
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import ConfigMap as LightConfigMap
 from lightkube.resources.core_v1 import Pod as LightPod
+
 from support.api_server import Running
 
 pytestmark = [

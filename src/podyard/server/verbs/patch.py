@@ -21,12 +21,14 @@ from podyard.server.body import (
 from podyard.server.call import Call, Reply
 from podyard.server.context import ServerContext
 from podyard.server.verbs.answers import answer_row
+from podyard.server.verbs.apply import APPLY_PATCH, refuse_force
+from podyard.server.verbs.apply import apply as apply_config
 from podyard.server.verbs.writing import Change, change_object
 
 STRATEGIC: Final = "application/strategic-merge-patch+json"
 MERGE: Final = "application/merge-patch+json"
 JSON_PATCH: Final = "application/json-patch+json"
-PATCH_TYPES: Final = (JSON_PATCH, MERGE, STRATEGIC)
+PATCH_TYPES: Final = (JSON_PATCH, MERGE, STRATEGIC, APPLY_PATCH)
 _OPTIONS: Final = "PatchOptions"
 
 
@@ -37,6 +39,9 @@ async def patch(context: ServerContext, call: Call) -> Reply:
         ApiError: 400, 403, 404, 409, 415 or 422.
     """
     kind = call.resource.kind
+    if media_type(call) == APPLY_PATCH:
+        return await apply_config(context, call)
+    refuse_force(call)
     apply = read_patch(context, call, kind.api_version, kind.kind)
 
     def make(stored: Document) -> Document:
@@ -59,7 +64,7 @@ def read_patch(
         ApiError: 400 or 415.
     """
     media = media_type(call)
-    if media not in PATCH_TYPES:
+    if media not in PATCH_TYPES or media == APPLY_PATCH:
         raise unsupported_media(PATCH_TYPES)
     patch_document = _decode(call)
     if media == JSON_PATCH:

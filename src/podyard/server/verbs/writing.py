@@ -27,6 +27,13 @@ from podyard.api.errors import (
     invalid_object,
     not_found,
 )
+from podyard.api.field_ownership import (
+    UPDATE,
+    Manager,
+    read_owners,
+    track_update,
+    write_owners,
+)
 from podyard.api.names import generate_name
 from podyard.api.scheme import SERVICE
 from podyard.api.validation import (
@@ -109,9 +116,21 @@ def check_namespace(call: Call, document: Document) -> None:
 
 
 async def create_object(
-    context: ServerContext, call: Call, document: Document, *, dry_run: bool
+    context: ServerContext,
+    call: Call,
+    document: Document,
+    *,
+    dry_run: bool,
+    managed: list[Document] | None = None,
 ) -> Row:
     """Store a new object, from defaults to the row.
+
+    Args:
+        context: the doors.
+        call: the request.
+        document: the object, checked against its schema; it is changed.
+        dry_run: nothing is stored.
+        managed: its ``managedFields``, where it was applied.
 
     Raises:
         ApiError: 400, 403, 409 or 422.
@@ -138,6 +157,8 @@ async def create_object(
     document = request.object if request.object is not None else document
     default_object(resource.kind, document)
     _prepare_new(context, call, document)
+    if managed:
+        metadata_of(document)["managedFields"] = managed
     generated = not metadata_of(document).get("name")
     for attempt in range(_NAME_TRIES):
         if generated:
@@ -252,6 +273,7 @@ class Change:
         retry: make it again on a conflict (patches, server-made changes).
         admitted: it goes through admission and validation.
         needs_rev: the new document must carry the resourceVersion it is based on.
+        tracked: who changes a field becomes its owner, once the object was applied.
     """
 
     make: Callable[[Document], Document]
@@ -260,6 +282,7 @@ class Change:
     retry: bool = True
     admitted: bool = True
     needs_rev: bool = False
+    tracked: bool = True
 
 
 async def change_object(context: ServerContext, call: Call, change: Change) -> Row:
@@ -303,6 +326,8 @@ async def _change_row(
     if change.admitted:
         new = await _admit(context, call, new, old, change)
     _count_generation(resource, new, old)
+    if change.tracked:
+        _track_owners(context, call, new, old)
     return await _store_change(context, call, row, new, old, change)
 
 
@@ -453,6 +478,8 @@ def _status_metadata(
 ) -> dict[str, Any]:
     metadata = dict(old["metadata"])
     wanted = metadata_of(new)
+    if "managedFields" in wanted:
+        metadata["managedFields"] = wanted["managedFields"]
     for field in resource.strategy.status_metadata:
         if field in wanted:
             metadata[field] = wanted[field]
@@ -467,6 +494,35 @@ def _count_generation(resource: Resource, new: Document, old: Document) -> None:
     if _wanted(new) != _wanted(old):
         metadata = metadata_of(new)
         metadata["generation"] = (old["metadata"].get("generation") or 0) + 1
+
+
+def _track_owners(
+    context: ServerContext, call: Call, new: Document, old: Document
+) -> None:
+    """Keep ``managedFields`` true, for objects that were applied."""
+    metadata = metadata_of(new)
+    stored = old["metadata"].get("managedFields")
+    given = metadata.pop("managedFields", None)
+    if not stored or given == [{}]:  # never applied, or the owners are reset
+        return
+    kind = call.resource.kind
+    manager = Manager(
+        _manager_name(call), UPDATE, kind.api_version, call.info.subresource
+    )
+    owners = track_update(
+        old,
+        new,
+        owners=read_owners(given or stored),
+        manager=manager,
+        schema=context.schemas.patch_schema(kind.api_version, kind.kind),
+        now=now_text(call.now),
+    )
+    metadata["managedFields"] = write_owners(owners)
+
+
+def _manager_name(call: Call) -> str:
+    named = call.info.param("fieldManager")
+    return (named or call.headers.get("User-Agent", "").partition("/")[0])[:128]
 
 
 def _wanted(document: Document) -> Document:
