@@ -14,7 +14,7 @@ from pathlib import Path
 
 import podyard
 from benchmarks.figures import Report, p50, quantile
-from benchmarks.floor import IMAGE, Floor
+from benchmarks.floor import IMAGE, Floor, floor_runtime
 from benchmarks.instance import Bench, delete, pod, usage, watching
 from podyard.api.scheme import CONFIG_MAP, POD
 from podyard.app.instances import InstanceTable
@@ -178,7 +178,8 @@ async def idle(bench: Bench, report: Report, pods: int, seconds: float) -> None:
         rss, cpu_after = usage(pid)
         report.add(
             f"(e) at rest with {pods} Pods",
-            f"RSS {rss / 1e6:.0f} MB, {(cpu_after - cpu_before) / seconds:.2%} of a core",
+            f"RSS {rss / 1e6:.0f} MB, {(cpu_after - cpu_before) / seconds:.2%} of a "
+            "core",
             "aim 120 MB, 1 %",
         )
         async with watching(client) as watch, asyncio.TaskGroup() as group:
@@ -322,26 +323,22 @@ def main() -> None:
                 f"first {first_s:.2f} s, again {p50(again):.2f} s",
                 "; ".join(line.removeprefix("ok: ") for line in text.splitlines()),
             )
-        row = InstanceTable().get(bench.name)
-        assert row is not None
-        floor = Floor(row.containerd_socket, row.cgroup_root, scratch / "floor-logs")
 
         async def run() -> None:
             if "e" in args.only:
                 await idle(bench, report, 0, 5 if args.quick else 20)
-            if "a" in args.only:
-                await one_at_a_time(bench, floor, report, rounds)
-            if "b" in args.only:
-                await at_once(
-                    bench, floor, report, [10] if args.quick else [10, 50, 90]
-                )
-            if "c" in args.only:
-                await churn(bench, floor, report, 8 if args.quick else 30)
+            async with floor_runtime(scratch) as floor:
+                if "a" in args.only:
+                    await one_at_a_time(bench, floor, report, rounds)
+                if "b" in args.only:
+                    counts = [10] if args.quick else [10, 50, 90]
+                    await at_once(bench, floor, report, counts)
+                if "c" in args.only:
+                    await churn(bench, floor, report, 8 if args.quick else 30)
             if "f" in args.only:
                 await api(bench, report, 1024)
             if "e" in args.only and not args.quick:
                 await idle(bench, report, 50, 20)
-            await floor.close()
             if "g" in args.only:
                 await reconcile(bench, report, 10 if args.quick else 50)
 

@@ -1,14 +1,30 @@
-"""The floor: the same CRI calls made directly, with CNI, on the same containerd."""
+"""The floor: the same CRI calls made directly, with CNI, on a containerd of its own.
 
+A second private containerd with the same settings, because an agent would end Pods
+that nobody has told it of.
+"""
+
+import asyncio
 import time
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from podyard.api.runtime import ContainerConfig, Label, SandboxConfig
+from podyard.app.config import Config
+from podyard.app.host import observe_host
+from podyard.app.instances import InstanceTable, Wishes
+from podyard.app.private_runtime import PrivateRuntime, prepare_network
+from podyard.app.runtimes import DEMO_IMAGE, demo_image
+from podyard.app.teardown import remove_instance
 from podyard.cri.client import CriChannel, GrpcRuntimeService
+from podyard.lib.clock import SystemClock
+from podyard.network.bridge import HostSysctls
 
-IMAGE = "podyard.local/busybox:1.35"
+IMAGE = DEMO_IMAGE
+NAME = "bench-floor"
 
 
 @dataclass
@@ -73,3 +89,29 @@ class Floor:
     async def close(self) -> None:
         """Close the channel."""
         await self._channel.close()
+
+
+@asynccontextmanager
+async def floor_runtime(scratch: Path) -> AsyncIterator[Floor]:
+    """Start a private containerd and take it away again."""
+    data_dir = scratch / "floor"
+    data_dir.mkdir()
+    table = InstanceTable()
+    row = table.allocate(NAME, Wishes(data_dir, 0, 0))
+    try:
+        prepare_network(row, HostSysctls(table.sysctl_record))
+        runtime = PrivateRuntime(row, observe_host(), clock=SystemClock())
+        await runtime.start()
+        image = demo_image()
+        if image is None:
+            raise RuntimeError("a static busybox is needed: run scripts/setup run")
+        await runtime.importer.ensure(image, labels={})
+        floor = Floor(row.containerd_socket, row.cgroup_root, data_dir / "logs")
+        try:
+            yield floor
+        finally:
+            await floor.close()
+            await runtime.containerd.stop()
+    finally:
+        await remove_instance(Config(name=NAME, data_dir=data_dir), grace_s=0)
+        await asyncio.sleep(0)

@@ -121,7 +121,7 @@ async def open_runtime(
 async def _bring_demo_image(private: PrivateRuntime) -> None:
     """Have the demo image in the private runtime, where a static busybox is found."""
     try:
-        image = await asyncio.to_thread(_demo_image)
+        image = await asyncio.to_thread(demo_image)
         if image is not None:
             await private.importer.ensure(image, labels={})
     except (ContainerdError, OSError, subprocess.SubprocessError):
@@ -129,7 +129,11 @@ async def _bring_demo_image(private: PrivateRuntime) -> None:
         log.warning("demo_image_missing", exc_info=True)
 
 
-def _demo_image() -> ImageSpec | None:
+def demo_image() -> ImageSpec | None:
+    """Return the demo image, or ``None`` where no static busybox is found (blocking).
+
+    Set-up unpacks one beside the virtual environment.
+    """
     for path in (Path(sys.prefix) / "tools" / "busybox", Path("/bin/busybox")):
         if path.is_file() and is_static_program(path):
             listed = subprocess.run(
