@@ -34,9 +34,12 @@ from podyard.registry.hosts import (
     hosts_files,
     normal_host,
     own_server,
+    parse_hosts_toml,
 )
 from podyard.registry.transport import Exchange
 
+#: Where a containerd of the system is told about registries.
+SYSTEM_HOSTS: Final = Path("/etc/containerd/certs.d")
 #: How our own ``hosts.toml`` files begin; only those are ever removed.
 _OWN_MARK: Final = "# Written by podyard"
 #: The key that every tool knows Docker Hub by.
@@ -87,13 +90,42 @@ def _replace(path: Path, data: bytes, *, mode: int) -> None:
 # -- what a client is made of ----------------------------------------------------
 
 
+def registries_of(config: Config, directory: Path = SYSTEM_HOSTS) -> list[Registry]:
+    """Return what counts for registries (blocking).
+
+    A runtime that Podyard does not configure has its own hosts directory; what stands
+    there counts where the config says nothing.
+
+    Raises:
+        RegistriesError: a file there cannot be used.
+    """
+    found = list(config.registries)
+    if not config.runtime_endpoint:
+        return found
+    named = {registry.host for registry in found}
+    for path in sorted(directory.glob("*/hosts.toml")):
+        host = path.parent.name
+        if normal_host(host) in named:
+            continue
+        try:
+            text = path.read_text()
+            found.append(parse_hosts_toml(text, host=host, directory=str(path.parent)))
+        except (OSError, ValueError) as error:
+            raise RegistriesError(f"{path}: {error}") from error
+    return found
+
+
 def registry_client(
     config: Config, *, on_exchange: Callable[[Exchange], None] | None = None
 ) -> RegistryClient:
-    """Return a client with this machine's settings and proxies."""
+    """Return a client with this machine's settings and proxies.
+
+    Raises:
+        RegistriesError: the settings cannot be used.
+    """
     return RegistryClient(
         clock=SystemClock(),
-        registries=config.registries,
+        registries=registries_of(config),
         proxy_of=proxy_of,
         on_exchange=on_exchange,
     )
@@ -127,7 +159,7 @@ def for_runtime(auth: ImageAuth, domain: str, config: Config) -> ImageAuth:
     """
     if auth.server_address:
         return auth
-    return replace(auth, server_address=own_server(domain, config.registries))
+    return replace(auth, server_address=own_server(domain, registries_of(config)))
 
 
 # -- login -----------------------------------------------------------------------

@@ -90,6 +90,8 @@ def show_url(url: str) -> str:
 # -- challenges ------------------------------------------------------------------
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+#: More than a token: realm=https://host/path without quotes is seen in the wild.
+_UNQUOTED: Final = re.compile(r"[^\s,\"]+")
 _QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 
 
@@ -159,10 +161,7 @@ def _parameter(text: str, at: int) -> tuple[str, str, int] | None:
     quoted = _QUOTED.match(text, end)
     if quoted is not None:
         return name[0].lower(), re.sub(r"\\(.)", r"\1", quoted[1]), quoted.end()
-    plain = _TOKEN.match(text, end)
-    if plain is None:
-        # Seen in the wild: realm=https://host/path without quotes.
-        plain = re.compile(r"[^\s,\"]+").match(text, end)
+    plain = _UNQUOTED.match(text, end)
     return (name[0].lower(), plain[0], plain.end()) if plain else None
 
 
@@ -619,7 +618,7 @@ def decide_retry(
     if status == 429:
         wait_s = asked_s
         if wait_s is None:
-            wait_s = _BUSY_FIRST_WAIT_S * 2 ** (attempt - 1)
+            wait_s = _BUSY_FIRST_WAIT_S * 2 ** min(attempt - 1, _BUSY_ATTEMPTS)
         if attempt < _BUSY_ATTEMPTS and waited_s + wait_s <= MAX_WAIT_S:
             return TryAgain(wait_s)
         return GiveUp(asked_s)
