@@ -136,12 +136,16 @@ class GcSettings:
         low_percent: usage down to which they are removed.
         min_age_s: an image stays this long after it was first seen.
         max_age_s: an image unused for longer goes in any case; 0 switches this off.
+        keep_prefixes: images of such names never go: sandbox images, which runtimes
+            before 1.7 of containerd do not tell as pinned, and our own local names,
+            which no registry has.
     """
 
     high_percent: int = 85
     low_percent: int = 80
     min_age_s: float = 120.0
     max_age_s: float = 0.0
+    keep_prefixes: tuple[str, ...] = ("podyard.local/", "registry.k8s.io/pause:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +193,7 @@ def decide_image_gc(
         image
         for image in images
         if not image.pinned
+        and not any(tag.startswith(settings.keep_prefixes) for tag in image.repo_tags)
         and image.id not in in_use
         and image.id in uses
         and now_s - uses[image.id].first_seen_s >= settings.min_age_s

@@ -124,10 +124,14 @@ def test_the_longest_unused_goes_first_and_some_never():
         Image("a"),
         Image("c"),
         Image("unknown"),
+        Image("ours", ("podyard.local/sandbox:1",)),
+        Image("pause", ("registry.k8s.io/pause:3.6",)),
     ]
     uses = {
         "used": ImageUse(0, 0),
         "pinned": ImageUse(0),
+        "ours": ImageUse(0),
+        "pause": ImageUse(0),
         "young": ImageUse(950),
         "a": ImageUse(0, 10),
         "b": ImageUse(5, 20),

@@ -27,7 +27,11 @@ class ImageVolume:
         pull = self._context.services.pull_image
         if pull is None:
             raise SetUpError("the container runtime cannot mount images as volumes")
-        self._image = await pull(self._context.pod, self._context.volume)
+        try:
+            self._image = await pull(self._context.pod, self._context.volume)
+        except Exception as error:
+            # The image room has errors of its own; its words are the volume's fault.
+            raise SetUpError(str(error)) from error
         return self._image.encode()
 
     def set_up(self) -> None:
