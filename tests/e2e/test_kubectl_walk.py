@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from support.api import until
 from support.kubectl import ROOT, Kubectl, find_kubectls
 from support.manifests import SLEEP, config_map, container, pod
 from support.terminal import Running, running
@@ -189,7 +190,7 @@ def test_port_forward_to_a_closed_port_says_so_and_goes_on(any_walk):
     with any_walk.start("port-forward", "pod/walker", ":9999") as forward:
         said = forward.until("-> 9999")
         port = re.search(r"127\.0\.0\.1:(\d+)", said)[1]
-        with pytest.raises(OSError, match="reset|closed|Remote|refused"):
+        with pytest.raises(OSError, match=r"reset|closed|Remote|refused"):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20)
 
         assert "refused" in forward.until("refused")
@@ -446,10 +447,10 @@ def test_debug_adds_a_container_that_sees_the_others(walk):
         "--", "sh", "-c", "ps -o args; sleep 3600",
     )  # fmt: skip
 
-    with walk.start("logs", "-f", "walker", "-c", "helper") as log:
-        seen = log.until("ps -o args")
+    def log() -> str:
+        return walk.text("logs", "walker", "-c", "helper", check=False)
 
-    assert "httpd -p 8080" in seen
+    assert "httpd -p 8080" in until(lambda: "ps -o args" in log() and log())
 
 
 def test_delete_waits_until_the_pod_is_gone(walk):

@@ -42,7 +42,8 @@ async def relay_upgrade(request: web.Request, dial: Dial, head: bytes) -> Hijack
     # aiohttp stops reading at an upgrade; what came behind it waits in the parser.
     early: bytes = getattr(request.protocol, "_message_tail", b"") or b""
     handler = request.protocol
-    handler.force_close()
+    # Nothing more comes for it; force_close() would end the connection itself.
+    handler.close()
     client.set_protocol(relay.left)
     relay.left.connection_made(client)
     client.resume_reading()

@@ -32,7 +32,8 @@ class RelaySide(asyncio.Protocol):
             return False
         if other.can_write_eof():
             other.write_eof()
-            return True
+            # TLS has no half-open end: saying otherwise has no effect but a warning.
+            return self.transport is not None and self.transport.can_write_eof()
         return False
 
     def pause_writing(self) -> None:
