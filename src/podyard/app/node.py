@@ -400,6 +400,7 @@ async def _make_node(
         clock=clock,
         chance=random.Random(),  # noqa: S311 - spreads retries, hides nothing
     )
+    allocatable.update(agent.allocatable)
     endpoints = _make_endpoints(setup, agent, clock)
     tls = server_tls(setup.pki.node_serving, setup.pki.ca_path)
     await endpoints.start(("127.0.0.1", str(row.gateway.ip)), row.node_port, tls)

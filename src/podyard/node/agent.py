@@ -366,6 +366,11 @@ class NodeAgent:
         return self._reported >= self._sources
 
     @property
+    def allocatable(self) -> Document:
+        """What this node has to give to Pods."""
+        return self._allocatable
+
+    @property
     def ready_errors(self) -> tuple[str, ...]:
         """Why the node is not ready; empty where it is."""
         return self._condition().errors
