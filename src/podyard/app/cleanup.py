@@ -93,19 +93,10 @@ def remove_instance(
     step("cgroups", lambda: _remove_cgroups(row, traces))
     step("shim sockets", lambda: _remove_shim_sockets(traces))
     step(f"directory {row.run_dir}", lambda: remove_tree(row.run_dir))
-    if not left and table.release(row.name):
-        step("kernel settings", HostSysctls(table.sysctl_record).restore)
-        step("run directory", lambda: _remove_run_dir(table))
+    if not left:
+        restore = HostSysctls(table.sysctl_record).restore
+        step("row", lambda: table.release(row.name, when_last=restore))
     return tuple(left)
-
-
-def _remove_run_dir(table: InstanceTable) -> None:
-    directory = table.sysctl_record.parent
-    with suppress(FileNotFoundError):
-        (directory / "instances" / ".lock").unlink()
-    for path in (directory / "instances", directory):
-        with suppress(FileNotFoundError):
-            path.rmdir()
 
 
 # ------------------------------------------------------------------------------ traces

@@ -10,9 +10,10 @@ import fcntl
 import hashlib
 import ipaddress
 import json
+import os
 import re
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -233,25 +234,52 @@ class InstanceTable:
             _write(wishes.data_dir / "instance.json", row.to_json())
         return row
 
-    def release(self, name: str) -> bool:
-        """Give a row back; tell whether it was the last of this machine."""
+    def release(
+        self, name: str, *, when_last: Callable[[], object] = lambda: None
+    ) -> bool:
+        """Give a row back; tell whether it was the last of this machine.
+
+        Args:
+            name: the instance.
+            when_last: called when no row is left, before anybody can take a new one;
+                then the run directory goes too.
+        """
+        if not self._rows_dir.is_dir():
+            return True
         with self._locked():
             (self._rows_dir / f"{name}.json").unlink(missing_ok=True)
-            return not any(self._rows_dir.glob("*.json"))
+            if any(self._rows_dir.glob("*.json")):
+                return False
+            when_last()
+            self._lock_file.unlink(missing_ok=True)
+            for directory in (self._rows_dir, self._run_dir):
+                with suppress(OSError):  # not empty: somebody else's
+                    directory.rmdir()
+        return True
+
+    @property
+    def _lock_file(self) -> Path:
+        return self._rows_dir / ".lock"
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        try:
-            self._rows_dir.mkdir(parents=True, exist_ok=True)
-            lock = (self._rows_dir / ".lock").open("w")
-        except OSError as error:
-            raise InstanceError(
-                f"{self._rows_dir} cannot be written ({error.strerror}); "
-                "Podyard runs as root"
-            ) from error
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        while True:
+            try:
+                self._rows_dir.mkdir(parents=True, exist_ok=True)
+                lock = self._lock_file.open("w")
+            except FileNotFoundError:
+                continue  # the last one is just going
+            except OSError as error:
+                raise InstanceError(
+                    f"{self._rows_dir} cannot be written ({error.strerror}); "
+                    "Podyard runs as root"
+                ) from error
+            with lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not _is_same(lock.fileno(), self._lock_file):
+                    continue  # removed while we waited
+                yield
+                return
 
     def _choose(
         self,
@@ -306,6 +334,13 @@ class InstanceTable:
             before.node_port if before else None,
         )
         return replace(row, api_port=api_port, node_port=node_port)
+
+
+def _is_same(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except OSError:
+        return False
 
 
 def check_name(name: str) -> None:

@@ -296,6 +296,11 @@ def _base_chains(facts: NetworkFacts) -> list[str]:
         f"ip daddr != {{ {facts.pod_cidr}, 224.0.0.0/4 }} "
         f'oifname != {{ {bridge}, "lo" }} masquerade'
     )
+    refuse = [
+        # A reset is never held back by the limit on ICMP errors.
+        f"ip daddr {facts.service_cidr} meta l4proto tcp reject with tcp reset",
+        f"ip daddr {facts.service_cidr} reject",
+    ]
     chains = {
         "services": [
             "ip daddr . meta l4proto . th dport vmap @cluster_ips",
@@ -322,11 +327,11 @@ def _base_chains(facts: NetworkFacts) -> list[str]:
         ],
         "filter_forward": [
             "type filter hook forward priority filter; policy accept;",
-            f"ip daddr {facts.service_cidr} reject",
+            *refuse,
         ],
         "filter_output": [
             "type filter hook output priority filter; policy accept;",
-            f"ip daddr {facts.service_cidr} reject",
+            *refuse,
         ],
     }
     lines = []
