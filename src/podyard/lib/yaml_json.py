@@ -4,7 +4,9 @@ Dates stay text, there are no sexagesimal numbers, keys become strings, and a sm
 text cannot grow into a large document by aliases or nesting.
 """
 
+import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -107,6 +109,10 @@ def load_all_yaml(text: str | bytes) -> Iterator[tuple[Any, tuple[str, ...]]]:
     Raises:
         YamlError: it is no YAML, or is a bomb.
     """
+    as_json = _try_json(text)
+    if as_json is not None:
+        yield as_json
+        return
     try:
         _check_depth(text)
         loader = _Loader(text)
@@ -125,6 +131,25 @@ def load_all_yaml(text: str | bytes) -> Iterator[tuple[Any, tuple[str, ...]]]:
         if isinstance(error, YamlError):
             raise
         raise YamlError(str(error)) from error
+
+
+def _try_json(text: str | bytes) -> tuple[Any, tuple[str, ...]] | None:
+    """Read JSON as JSON: libyaml is slow, and refuses pairs of surrogate escapes."""
+    if text.lstrip()[:1] not in {b"{", "{"}:
+        return None
+    doubled: list[str] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) != len(pairs):
+            times = Counter(key for key, _ in pairs)
+            doubled.extend(key for key in made if times[key] > 1)
+        return made
+
+    try:
+        return json.loads(text, object_pairs_hook=note), tuple(doubled)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _describe(error: yaml.YAMLError) -> str:
