@@ -70,11 +70,17 @@ def test_empty_documents_are_left_out():
     ]
 
 
+PLAIN = st.characters(
+    min_codepoint=32, max_codepoint=0x2FFF, exclude_categories=["C", "Z"]
+)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**9), 10**9)
+    | st.text(PLAIN, max_size=8),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+        | st.dictionaries(st.text(PLAIN, max_size=4), inner, max_size=3)
     ),
     max_leaves=8,
 )
