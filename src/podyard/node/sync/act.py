@@ -154,6 +154,14 @@ class Sandbox:
     handler: str
 
 
+@dataclass(frozen=True, slots=True)
+class StartedContainer:
+    """A container that has just been started, and its log."""
+
+    id: str
+    log: Path
+
+
 class PodActor:
     """Makes sandboxes and containers.
 
@@ -304,11 +312,8 @@ class PodActor:
         volumes: Mapping[str, MountedVolume],
         observed: ObservedPod,
         pod_ips: tuple[str, ...],
-    ) -> str:
+    ) -> StartedContainer:
         """Pull, create and start one container; its PostStart is the caller's.
-
-        Returns:
-            The container's id.
 
         Raises:
             StartError: it failed; the event is out.
@@ -380,8 +385,7 @@ class PodActor:
         log_file = self._files.log_file(
             pod.namespace, pod.name, pod.uid, container.name, attempt
         )
-        await self._link(pod, container, container_id, log_file)
-        return container_id
+        return StartedContainer(container_id, log_file)
 
     async def _prepare(
         self,
@@ -455,12 +459,13 @@ class PodActor:
                 pod, container, "RunContainerError", _text(error)
             ) from error
 
-    async def _link(
-        self, pod: Pod, container: Container, container_id: str, log_file: Path
+    async def link_log(
+        self, pod: Pod, container: Container, started: StartedContainer
     ) -> None:
-        name = container_log_link(pod, container.name, container_id)
+        """Make a started container's log found under its well-known name."""
+        name = container_log_link(pod, container.name, started.id)
         try:
-            await self._blocking(self._files.link_log, name, log_file)
+            await self._blocking(self._files.link_log, name, started.log)
         except OSError as error:
             log.warning("log_not_linked", container=container.name, error=str(error))
 

@@ -185,10 +185,12 @@ class StartChain:
             if isinstance(action, DeliverPostStart):
                 container_id = action.container_id
             else:
-                container_id = await self._tools.actor.start_container(
+                started = await self._tools.actor.start_container(
                     self.pod, container, sandbox, volumes, observed, ips
                 )
+                container_id = started.id
                 self._started(container, container_id)
+                await self._tools.actor.link_log(self.pod, container, started)
             if hook_of(container, "post_start") is not None:
                 await self._post_start(container, container_id, ips)
         except StartError as error:

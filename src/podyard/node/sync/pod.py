@@ -140,6 +140,9 @@ class PodSync:
         news = _has_news(self.pod, pod)
         changed = pod.metadata.generation != self.pod.metadata.generation
         self.pod = pod
+        if news:
+            # Volumes that tell of the Pod's labels and annotations follow them.
+            self._refresh_at_s = self._tools.clock.monotonic_s()
         if changed:
             self._notes.retry_at_s.clear()
         current = self._chain.current if self._chain else None
@@ -458,14 +461,16 @@ class PodSync:
             chain.run(actions, start, observed), name=f"start-{self.pod.uid}"
         )
         self._chain_task = task
-        task.add_done_callback(lambda _: self._chain_ended(chain))
+        task.add_done_callback(lambda ended: self._chain_ended(chain, ended))
 
-    def _chain_ended(self, chain: StartChain) -> None:
+    def _chain_ended(self, chain: StartChain, ended: asyncio.Task[None]) -> None:
         if self._chain is chain:
             self._chain = None
             self._chain_task = None
-        self._notes.mutations += 1
-        if self._skipped or self._notes.resetting or not chain.went_well:
+        if ended.cancelled() or not chain.went_well or self._notes.resetting:
+            # How far it came is not known: what was seen meanwhile counts no more.
+            self._notes.changed()
+        elif self._skipped:
             self._notes.wake(0)
         self._notes.resetting = False
 
