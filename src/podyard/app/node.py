@@ -51,6 +51,7 @@ from podyard.node.environment.manager import EnvironmentManager
 from podyard.node.hooks import handlers as hook_handlers
 from podyard.node.hooks.deliveries import Deliveries
 from podyard.node.hooks.handler import HookHandler
+from podyard.node.hooks.output import HookLog
 from podyard.node.hooks.runner import HookRunner
 from podyard.node.images.decide import GcSettings
 from podyard.node.images.gc import ImageGc
@@ -302,6 +303,7 @@ async def _make_node(
         warn=lambda pod, reason, message: events.event(
             pod.document, "Warning", reason, message
         ),
+        output=HookLog(config.data_dir / "logs" / "pods", clock),
     )
     probes = ProbeManager(
         runtime,

@@ -9,9 +9,10 @@ from typing import Final, Literal
 
 import structlog
 
-from podyard.api.core_v1 import Container, Pod
+from podyard.api.core_v1 import Container, Handler, Pod
 from podyard.api.documents import Document
 from podyard.lib.clock import Clock
+from podyard.node.hooks.build import build_delivery_id, handler_name
 from podyard.store.backend import StoreError
 from podyard.store.node_journal import JournalRecord, NodeJournal
 
@@ -79,14 +80,30 @@ class Deliveries:
         return delivery
 
     async def end(
-        self, container_id: str, hook: HookName, *, result: str, took_s: float
+        self,
+        container_id: str,
+        hook: HookName,
+        *,
+        result: str,
+        took_s: float,
+        error: str = "",
     ) -> None:
-        """Close the row: ``succeeded``, ``failed`` or ``given up``."""
+        """Close the row: ``succeeded``, ``failed`` or ``given up``.
+
+        Args:
+            container_id: the instance.
+            hook: which of its hooks.
+            result: how it ended.
+            took_s: how long the handler took, seconds.
+            error: why it failed, without anything the hook has put out.
+        """
         delivery = self._mine.pop((container_id, hook), None)
-        if delivery is not None and delivery.record_id is not None:
-            await self._close(
-                delivery.record_id, {"result": result, "tookSeconds": round(took_s, 3)}
-            )
+        if delivery is None or delivery.record_id is None:
+            return
+        body: Document = {"result": result, "tookSeconds": round(took_s, 3)}
+        if error:
+            body["error"] = error
+        await self._close(delivery.record_id, body)
 
     async def owed(self, pod_uid: str, hook: HookName) -> frozenset[str]:
         """Return the ids of containers with an open row from before this process."""
@@ -132,6 +149,8 @@ class Deliveries:
             "pod": pod.name,
             "container": container.name,
             "containerID": container_id,
+            "handler": handler_name(_handler(container, hook)),
+            "deliveryID": build_delivery_id(hook, container_id),
             "attempt": attempt,
         }
         try:
@@ -149,3 +168,10 @@ class Deliveries:
             await self._journal.close(record_id, at=self._clock.now(), result=result)
         except StoreError:
             log.exception("hook_journal_unwritable", record_id=record_id)
+
+
+def _handler(container: Container, hook: HookName) -> Handler | None:
+    lifecycle = container.lifecycle
+    if lifecycle is None:
+        return None
+    return lifecycle.post_start if hook == "PostStart" else lifecycle.pre_stop

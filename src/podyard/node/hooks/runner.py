@@ -13,9 +13,15 @@ from podyard.api.core_v1 import Container, Handler, Pod
 from podyard.cri.services import RuntimeService
 from podyard.lib.aio import finish
 from podyard.lib.clock import Clock
-from podyard.node.hooks.build import build_failure
+from podyard.node.hooks.build import build_delivery_id, build_failure
 from podyard.node.hooks.deliveries import Deliveries, HookName
-from podyard.node.hooks.handler import HookContext, HookHandler
+from podyard.node.hooks.handler import (
+    HookContext,
+    HookHandler,
+    KeepOutput,
+    keep_nothing,
+)
+from podyard.node.hooks.output import HookLog
 from podyard.node.hooks.parts import HookError
 
 log = structlog.get_logger()
@@ -34,6 +40,7 @@ class HookRunner:
         clock: measures.
         documented: see ``HookContext``.
         warn: records a Warning event on a Pod.
+        output: keeps what exec hooks put out; ``None`` lets it go.
     """
 
     def __init__(
@@ -45,6 +52,7 @@ class HookRunner:
         clock: Clock,
         documented: bool,
         warn: Warn,
+        output: HookLog | None = None,
     ) -> None:
         self._runtime = runtime
         self._deliveries = deliveries
@@ -52,6 +60,7 @@ class HookRunner:
         self._clock = clock
         self._documented = documented
         self._warn = warn
+        self._output = output
         self._leaving = False
 
     def leave_open(self) -> None:
@@ -127,29 +136,47 @@ class HookRunner:
             runtime=self._runtime,
             documented=self._documented,
             warn=lambda reason, message: self._warn(pod, reason, message),
+            delivery_id=build_delivery_id(hook, container_id),
+            attempt=delivery.attempt,
+            keep_output=self._keeper(hook, pod, container, delivery.attempt),
         )
         begin_s = self._clock.monotonic_s()
 
-        async def end(result: str) -> None:
+        async def end(result: str, error: str = "") -> None:
             await self._deliveries.end(
                 container_id,
                 hook,
                 result=result,
                 took_s=self._clock.monotonic_s() - begin_s,
+                error=error,
             )
 
         try:
             await self._part(handler).run(context, handler)
         except HookError as error:
-            await end("failed")
+            await end("failed", error.summary)
             raise HookError(
-                build_failure(pod, container, handler, error.message)
+                build_failure(pod, container, handler, error.message),
+                summary=error.summary,
             ) from error
         except asyncio.CancelledError:
             if not self._leaving:
                 await finish(end("given up"), within_s=5)
             raise
         await end("succeeded")
+
+    def _keeper(
+        self, hook: HookName, pod: Pod, container: Container, attempt: int
+    ) -> KeepOutput:
+        output = self._output
+        if output is None:
+            return keep_nothing
+
+        async def keep(stdout: bytes, stderr: bytes, exit_code: int) -> None:
+            heading = f"--- {hook}, attempt {attempt}: exit code {exit_code}"
+            await output.keep(pod, container, heading, (stdout, stderr))
+
+        return keep
 
     def _part(self, handler: Handler) -> HookHandler:
         for part in self._handlers:

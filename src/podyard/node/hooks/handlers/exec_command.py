@@ -14,15 +14,19 @@ from podyard.node.hooks.parts import HookError
 
 async def _run(context: HookContext, handler: Handler) -> None:
     command = handler.exec_command or ()
+    if context.tells("arguments"):
+        command = (*command, context.delivery_id, str(context.attempt))
     try:
         result = await context.runtime.exec_sync(
             context.container_id, command, timeout_s=0
         )
     except CRIError as error:
         raise HookError(error.rpc_text) from error
+    await context.keep_output(result.stdout, result.stderr, result.exit_code)
     if result.exit_code != 0:
         raise HookError(
-            build_exec_failure(command, result.exit_code, result.stdout, result.stderr)
+            build_exec_failure(command, result.exit_code, result.stdout, result.stderr),
+            summary=f"the command exited with {result.exit_code}",
         )
 
 

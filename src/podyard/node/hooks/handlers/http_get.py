@@ -5,7 +5,7 @@ from typing import Final
 from podyard.api.core_v1 import Handler, HTTPGetAction
 from podyard.lib.plain_http import FetchError, Target, fetch
 from podyard.node.hooks.handler import HookContext, HookHandler
-from podyard.node.hooks.parts import HookError
+from podyard.node.hooks.parts import ATTEMPT_HEADER, ID_HEADER, HookError
 
 _USER_AGENT: Final = "kube-lifecycle/1.36"
 
@@ -14,22 +14,33 @@ async def _run(context: HookContext, handler: Handler) -> None:
     action = handler.http_get
     assert action is not None
     target = _target(context, action)
+    headers = _headers(context, action)
     try:
-        await fetch(target, headers=action.headers, user_agent=_USER_AGENT)
+        await fetch(target, headers=headers, user_agent=_USER_AGENT)
     except FetchError as error:
         if not (error.plain_http and target.scheme == "https"):
             raise HookError(str(error)) from error
-        await _without_tls(context, target, action)
+        await _without_tls(context, target, headers)
+
+
+def _headers(
+    context: HookContext, action: HTTPGetAction
+) -> tuple[tuple[str, str], ...]:
+    if not context.tells("headers"):
+        return action.headers
+    return (
+        *action.headers,
+        (ID_HEADER, context.delivery_id),
+        (ATTEMPT_HEADER, str(context.attempt)),
+    )
 
 
 async def _without_tls(
-    context: HookContext, target: Target, action: HTTPGetAction
+    context: HookContext, target: Target, wanted: tuple[tuple[str, str], ...]
 ) -> None:
     plain = Target("http", target.host, target.port, target.path)
     headers = tuple(
-        (name, value)
-        for name, value in action.headers
-        if name.lower() != "authorization"
+        (name, value) for name, value in wanted if name.lower() != "authorization"
     )
     try:
         await fetch(plain, headers=headers, user_agent=_USER_AGENT)
