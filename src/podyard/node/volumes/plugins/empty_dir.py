@@ -73,7 +73,7 @@ class EmptyDir:
                 return
             except FileNotFoundError:
                 path.mkdir(mode=_MODE, parents=True)
-        path.chmod(_MODE)
+            path.chmod(_MODE)  # whatever the umask made of it
         set_ownership(path, self._context.fs_group, read_only=False)
 
     def is_set_up(self) -> bool:
