@@ -290,7 +290,10 @@ class ImageAuth:
     registry_token: str = ""
 
     def __repr__(self) -> str:
-        return f"ImageAuth(username={self.username!r}, server_address={self.server_address!r})"
+        return (
+            f"ImageAuth(username={self.username!r}, "
+            f"server_address={self.server_address!r})"
+        )
 
 
 class Label(StrEnum):

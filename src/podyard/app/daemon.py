@@ -16,27 +16,13 @@ import structlog
 
 from podyard.app.config import Config
 from podyard.app.logs import set_up_logging
+from podyard.app.starting import Report, StartError
 from podyard.lib.clock import SystemClock
 
 log = structlog.get_logger()
 
 #: mallopt(3)'s parameter number.
 _M_ARENA_MAX: Final = -8
-
-#: A finished step and the seconds it took.
-Report = Callable[[str, float], None]
-
-
-class StartError(Exception):
-    """Podyard could not start; the message says why and what to do.
-
-    Attributes:
-        code: the program's exit code.
-    """
-
-    def __init__(self, message: str, *, code: int = 1) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 def run_foreground(

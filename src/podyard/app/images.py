@@ -40,7 +40,7 @@ from podyard.containerd.content import (
     NamedImage,
     save_images,
 )
-from podyard.containerd.images import ImageImporter
+from podyard.containerd.images import PINNED, ImageImporter
 from podyard.cri.client import CriChannel, GrpcImageService, GrpcRuntimeService
 from podyard.cri.services import CRIError, CRIUnavailableError
 from podyard.lib.clock import Clock, SystemClock
@@ -112,10 +112,12 @@ class Pulled:
     """A pull that succeeded.
 
     Attributes:
+        name: the image's full name.
         credential: which one the registry took; empty for none.
         took_s: seconds.
     """
 
+    name: str
     image: Image
     credential: str
     took_s: float
@@ -154,8 +156,29 @@ class NodeImages:
 
         Raises:
             CRIError: the runtime failed.
+            ContainerdError: containerd failed.
         """
-        return await self._images.list_images()
+        images = await self._images.list_images()
+        pinned = await self._pinned()
+        return tuple(
+            replace(image, pinned=True)
+            if pinned.intersection(image.repo_tags)
+            else image
+            for image in images
+        )
+
+    async def _pinned(self) -> frozenset[str]:
+        """Return the names that containerd has pinned; CRI tells since 1.7 only."""
+        async with ContainerdClient(self._socket) as client:
+            try:
+                named = await ContentStore(client).images()
+            except ContainerdError as error:
+                if error.code == "UNIMPLEMENTED":
+                    return frozenset()
+                raise
+        return frozenset(
+            image.name for image in named if PINNED.items() <= image.labels.items()
+        )
 
     # -- pull
 
@@ -192,7 +215,8 @@ class NodeImages:
                 failures.append(f"{error.message} (with {source or 'no credentials'})")
                 continue
             image = await self._noticed(wanted)
-            return Pulled(image, source, self._clock.monotonic_s() - began_s)
+            took_s = self._clock.monotonic_s() - began_s
+            return Pulled(_full_name(name), image, source, took_s)
         raise ImagesError(
             f"{name} cannot be pulled: {'; '.join(dict.fromkeys(failures))}\n"
             f"('podyard registry test {name}' goes through it step by step)"
@@ -341,7 +365,8 @@ class NodeImages:
         others = [tag for tag in image.repo_tags if tag != full]
         if full in image.repo_tags and others and await self._untag(full):
             return f"untagged {full}; still named {', '.join(others)}"
-        if image.pinned and not force:
+        pinned = image.pinned or (await self._pinned()).intersection(image.repo_tags)
+        if pinned and not force:
             raise ImagesError(
                 f"{name} is pinned, Podyard itself needs it (--force removes it)"
             )

@@ -21,13 +21,13 @@ from podyard.app.controlplane import (
     control_plane,
     run_houses,
 )
-from podyard.app.daemon import Report, StartError
 from podyard.app.host import Host, examine, is_fit, observe_host
 from podyard.app.instances import Instance, InstanceError, InstanceTable, Wishes
 from podyard.app.node import Node, NodeSetup, node_name_of, open_node
 from podyard.app.pki import Names, Pki, ensure_pki
 from podyard.app.private_runtime import prepare_network
 from podyard.app.runtimes import Runtime, RuntimeStartError, open_runtime
+from podyard.app.starting import Report, StartError
 from podyard.client.kubeconfig import build_kubeconfig, write_kubeconfig
 from podyard.lib.clock import Clock, SystemClock
 from podyard.network.bridge import BridgeError, HostSysctls

@@ -15,7 +15,7 @@ from podyard.api.observed import Image
 from podyard.app.images import ImagesError, NodeImages, PullProgress, open_images
 from podyard.cli.build import build_json, build_size, build_table
 from podyard.cli.parts import CommandError, UsageError
-from podyard.cli.settings import config_of
+from podyard.cli.settings import errand_config_of
 from podyard.containerd.archives import ImageArchiveError
 
 
@@ -23,7 +23,7 @@ def _with_images(
     args: argparse.Namespace, work: Callable[[NodeImages], Awaitable[int]]
 ) -> int:
     """Do some work over the runtime's socket; turn its failures into a sentence."""
-    config = config_of(args)
+    config = errand_config_of(args)
 
     async def run() -> int:
         async with open_images(config) as images:
@@ -86,15 +86,15 @@ def _pull(args: argparse.Namespace) -> int:
         image = pulled.image
         if args.output == "json":
             document = _image(image) | {
+                "name": pulled.name,
                 "credential": pulled.credential,
                 "tookSeconds": round(pulled.took_s, 3),
             }
             print(build_json(document))
             return 0
-        name = next(iter((*image.repo_tags, *image.repo_digests)), args.image)
         with_what = f", with {pulled.credential}" if pulled.credential else ""
         print(
-            f"{name} {image.id} ({build_size(image.size_bytes)} in "
+            f"{pulled.name} {image.id} ({build_size(image.size_bytes)} in "
             f"{pulled.took_s:.2f} s{with_what})"
         )
         return 0

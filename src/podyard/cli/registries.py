@@ -18,7 +18,7 @@ from podyard.app.registries import (
 from podyard.app.rehearsal import Candidate, Rehearsal, Who, rehearse
 from podyard.cli.build import build_json, build_size, build_table
 from podyard.cli.parts import CommandError, UsageError
-from podyard.cli.settings import config_of
+from podyard.cli.settings import errand_config_of
 from podyard.registry.errors import RegistryError
 
 
@@ -36,7 +36,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _login(args: argparse.Namespace) -> int:
     username, password = _ask(args)
-    done = asyncio.run(log_in(config_of(args), args.registry, username, password))
+    done = asyncio.run(
+        log_in(errand_config_of(args), args.registry, username, password)
+    )
     print(f"logged in to {done.host} as {username}; kept in {done.file}")
     if not done.asked:
         print(
@@ -69,7 +71,7 @@ def _ask(args: argparse.Namespace) -> tuple[str, str]:
 
 
 def _logout(args: argparse.Namespace) -> int:
-    file = asyncio.run(log_out(config_of(args), args.registry))
+    file = asyncio.run(log_out(errand_config_of(args), args.registry))
     host = registry_of(args.registry)
     if file is None:
         raise CommandError(f"there are no credentials for {host} in the node's file")
@@ -78,7 +80,7 @@ def _logout(args: argparse.Namespace) -> int:
 
 
 def _ls(args: argparse.Namespace) -> int:
-    files = read_credential_files(config_of(args))
+    files = read_credential_files(errand_config_of(args))
     if args.output == "json":
         print(build_json([_file(file) for file in files]))
         return 0
@@ -125,7 +127,7 @@ def _file(file: CredentialFile) -> dict[str, object]:
 def _test(args: argparse.Namespace) -> int:
     namespace = args.namespace or ("default" if args.service_account else "")
     who = Who(namespace, args.service_account or "default")
-    found = asyncio.run(rehearse(config_of(args), args.image, who))
+    found = asyncio.run(rehearse(errand_config_of(args), args.image, who))
     if args.output == "json":
         print(build_json(_rehearsal(found)))
     else:

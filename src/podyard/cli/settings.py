@@ -90,3 +90,18 @@ def _known_data_dir(config: Config) -> Path:
         return Path(orjson.loads(row.read_bytes())["data_dir"])
     except (OSError, ValueError, KeyError, TypeError):
         return config.data_dir
+
+
+def errand_config_of(args: argparse.Namespace) -> Config:
+    """Return the config for a short command: its log is not what a person came for.
+
+    Only errors are logged, on stderr; with ``--log-level debug`` everything is.
+
+    Raises:
+        UsageError: a setting is wrong.
+    """
+    from podyard.app.logs import set_up_logging  # noqa: PLC0415 - keeps --help quick
+
+    config = config_of(args)
+    set_up_logging("debug" if config.log_level == "debug" else "error", None)
+    return config

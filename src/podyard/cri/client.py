@@ -9,7 +9,7 @@ restarted runtime is met again quickly.
 
 import math
 from collections.abc import AsyncGenerator, Sequence
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
 import grpc.aio
@@ -81,7 +81,7 @@ class CriChannel:
         """
         target = endpoint if "://" in endpoint else f"unix://{endpoint}"
         self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
-        self._calls: dict[str, grpc.aio.UnaryUnaryMultiCallable[Message, Message]] = {}
+        self._calls: dict[str, grpc.aio.UnaryUnaryMultiCallable[Any, Any]] = {}
 
     async def close(self) -> None:
         """End the channel; calls under way are cancelled."""

@@ -46,7 +46,7 @@ class RelaySide(asyncio.Protocol):
         if self.peer and self.peer.transport and not self.peer.transport.is_closing():
             self.peer.transport.resume_reading()
 
-    def connection_lost(self, _exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
         """End the other side too, after what it was still to be sent."""
         self.transport = None
         self._relay.lost(self)

@@ -134,7 +134,7 @@ def _resource_request(
     if parts[0] == "watch" and len(parts) > 1:  # the old form, /api/v1/watch/pods
         verb, parts = "watch", parts[1:]
     namespace = ""
-    if parts[0] == "namespaces" and len(parts) > 1:
+    if parts[0] == "namespaces" and len(parts) > 1:  # pyright: ignore[reportGeneralTypeIssues] - never empty
         namespace = parts[1]
         if len(parts) > 2 and parts[2] not in _NAMESPACE_SUBRESOURCES:
             parts = parts[2:]
@@ -145,7 +145,7 @@ def _resource_request(
         is_resource_request=True,
         group=group,
         version=version,
-        resource=parts[0],
+        resource=parts[0],  # pyright: ignore[reportGeneralTypeIssues] - never empty
         subresource=parts[2] if len(parts) > 2 else "",
         namespace=namespace,
         name=name,

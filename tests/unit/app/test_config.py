@@ -79,7 +79,7 @@ def test_what_is_wrong_in_the_file_is_named(tmp_path, text, said):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="nowhere.yaml: No such file"):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: No such file"):
         load_config({}, {}, tmp_path / "nowhere.yaml")
 
 

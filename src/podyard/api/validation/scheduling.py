@@ -180,7 +180,7 @@ def _check_match_keys(
         elif listed:
             for index, key in enumerate(listed):
                 yield from check_text(f"{where}[{index}]", key, check_qualified_name)
-    seen = set((selector or {}).get("matchLabels") or ())
+    seen: set[str] = set((selector or {}).get("matchLabels") or ())
     for entry in (selector or {}).get("matchExpressions") or ():
         key = entry.get("key") or ""
         if key in keys and key in seen:

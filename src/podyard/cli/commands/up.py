@@ -24,6 +24,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from podyard.app import daemon  # noqa: PLC0415 - keeps --help quick
+    from podyard.app.starting import StartError  # noqa: PLC0415
     from podyard.lib.durations import parse_duration  # noqa: PLC0415
 
     config = config_of(args)
@@ -41,7 +42,7 @@ def _run(args: argparse.Namespace) -> int:
             daemon.run_detached(config, wait_s=wait_s, report=progress.done)
         else:
             daemon.run_foreground(config, report=progress.done)
-    except daemon.StartError as error:
+    except StartError as error:
         raise CommandError(str(error), code=error.code) from error
     return 0
 

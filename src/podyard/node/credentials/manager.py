@@ -78,7 +78,7 @@ class CredentialManager:
         kinds = load_credential_sources() if sources is None else sources
         ranked = sorted(kinds, key=lambda source: (source.rank, source.name))
         self._loaders = tuple(source.make(context) for source in ranked)
-        self._semantics = semantics
+        self._semantics: Semantics = semantics
 
     async def look_up(self, pod: Pod, repository: str) -> LookedUp:
         """Return what to try for a Pod's image, from every source."""
