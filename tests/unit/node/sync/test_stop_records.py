@@ -1,0 +1,108 @@
+"""What is written down of a stop: which part of the grace went where."""
+
+from pathlib import Path
+
+import pytest
+
+from podyard.node.sync.ledger import stop_shares
+from support.pods import SmallNode, container, pod_document
+
+EXEC = {"exec": {"command": ["true"]}}
+STUBBORN = "trap '' TERM; sleep 1000"
+POLITE = "trap 'exit 0' TERM; sleep 1000"
+
+
+@pytest.mark.parametrize(
+    ("took_s", "call_s", "given_s", "term_s", "kill_s", "by"),
+    [
+        pytest.param(0.5, 0.5, 10, 0.5, 0, "stop signal", id="polite"),
+        pytest.param(10.2, 10.2, 10, 10.0, 0.2, "SIGKILL", id="stubborn"),
+        pytest.param(0.1, 0.1, 0, 0, 0.1, "SIGKILL", id="no-grace"),
+        pytest.param(7.3, 2.1, 2, 7.2, 0.1, "SIGKILL", id="grace-shortened"),
+        pytest.param(6, 1, 2, 6, 0, "stop signal", id="polite-after-shortening"),
+    ],
+)
+def test_the_time_after_the_hook_is_shared_out(
+    took_s, call_s, given_s, term_s, kill_s, by
+):
+    shares = stop_shares(took_s, call_s=call_s, given_s=given_s)
+
+    assert shares["termSeconds"] == pytest.approx(term_s)
+    assert shares["killSeconds"] == pytest.approx(kill_s)
+    assert (shares["endedBy"], shares["stopGraceSeconds"]) == (by, given_s)
+
+
+async def stop_of(node: SmallNode, *, name: str = "app") -> dict:
+    records = await node.journal.list(kind="stop")
+    (found,) = (r.body for r in records if r.body["container"] == name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("hook_s", "grace_s", "command", "expected"),
+    [
+        pytest.param(
+            4,
+            30,
+            POLITE,
+            {"hook": "delivered", "hookSeconds": 4, "endedBy": "stop signal"},
+            id="room-enough",
+        ),
+        pytest.param(
+            55,
+            60,
+            STUBBORN,
+            {"hook": "delivered", "hookSeconds": 55, "endedBy": "SIGKILL"},
+            id="fifty-five-and-ten-of-sixty",
+        ),
+        pytest.param(
+            10_000,
+            10,
+            STUBBORN,
+            {"hook": "cut", "hookUsedGrace": True, "endedBy": "SIGKILL"},
+            id="hook-hangs",
+        ),
+    ],
+)
+async def test_a_stop_is_recorded_with_its_budget(
+    tmp_path: Path, hook_s, grace_s, command, expected
+):
+    async with SmallNode(tmp_path).running() as node:
+        node.hooks.pre_stop_s = hook_s
+        app = container("app", command, lifecycle={"preStop": EXEC})
+        node.apply(pod_document(app, terminationGracePeriodSeconds=grace_s))
+        await node.phase_becomes("web", "Running")
+
+        node.delete("web", grace_s=grace_s)
+        await node.is_gone("web", within_s=100)
+        record = await stop_of(node)
+
+    shown = {key: record.get(key) for key in expected}
+    if isinstance(shown.get("hookSeconds"), float):
+        shown["hookSeconds"] = round(shown["hookSeconds"])
+    assert shown == expected
+    assert record["graceSeconds"] == pytest.approx(grace_s, abs=1)
+    parts = ("hookSeconds", "waitSeconds", "termSeconds", "killSeconds")
+    total = sum(record.get(part, 0) for part in parts)
+    assert record["tookSeconds"] == pytest.approx(total, abs=0.5)
+    assert (record["namespace"], record["pod"]) == ("default", "web")
+
+
+@pytest.mark.parametrize(
+    ("hook_s", "told"),
+    [pytest.param(9, 0, id="some-is-left"), pytest.param(11, 1, id="nothing-left")],
+)
+async def test_a_hook_that_used_up_the_grace_is_an_event(tmp_path: Path, hook_s, told):
+    async with SmallNode(tmp_path).running() as node:
+        node.hooks.pre_stop_s = hook_s
+        app = container("app", POLITE, lifecycle={"preStop": EXEC})
+        node.apply(pod_document(app))
+        await node.phase_becomes("web", "Running")
+
+        node.delete("web", grace_s=10)
+        await node.is_gone("web", within_s=60)
+        texts = node.events.of("PreStopHookUsedGracePeriod")
+
+    assert len(texts) == told
+    for text in texts:
+        assert "nothing left of the grace period" in text
