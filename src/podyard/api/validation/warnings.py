@@ -257,6 +257,19 @@ def _of_containers(spec: Document, field: str) -> Iterator[str]:
                     )
         yield from _of_env(container.get("env") or (), where)
         yield from _of_ports(container, where)
+        yield from _of_pre_stop(container, spec, where)
+
+
+def _of_pre_stop(container: Document, spec: Document, field: str) -> Iterator[str]:
+    pre_stop = (container.get("lifecycle") or {}).get("preStop") or {}
+    sleep_s = (pre_stop.get("sleep") or {}).get("seconds")
+    grace_s = spec.get("terminationGracePeriodSeconds")
+    if sleep_s and grace_s is not None and sleep_s >= grace_s > 0:
+        yield (
+            f"{field}.lifecycle.preStop.sleep.seconds: the hook sleeps as long as "
+            f"spec.terminationGracePeriodSeconds ({grace_s}), so the container gets "
+            "only 2 seconds between its stop signal and SIGKILL"
+        )
 
 
 def _of_env(variables: Sequence[Document], field: str) -> Iterator[str]:

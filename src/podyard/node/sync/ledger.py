@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from podyard.api.core_v1 import format_micro_time, parse_time
+from podyard.api.core_v1 import Pod, format_micro_time, parse_time
 from podyard.api.documents import Document
 from podyard.lib.clock import Clock
 from podyard.store.backend import StoreError
@@ -123,13 +123,39 @@ def _read_failure(body: Document | None) -> tuple[str, str, bool] | None:
 
 
 def stop_body(
-    *, container_id: str, container: str, why: str, deadline_at: datetime, restart: bool
+    pod: Pod,
+    *,
+    container_id: str,
+    container: str,
+    why: str,
+    deadline_at: datetime,
+    restart: bool,
 ) -> Document:
     """Return what is written down of a stop before it begins."""
     return {
+        "namespace": pod.namespace,
+        "pod": pod.name,
         "containerID": container_id,
         "container": container,
         "why": why,
         "deadlineAt": format_micro_time(deadline_at),
         "restart": restart,
+    }
+
+
+def stop_shares(took_s: float, *, call_s: float, given_s: int) -> Document:
+    """Return how the time after the hook was used, for the records.
+
+    Args:
+        took_s: from the stop signal to the end, seconds.
+        call_s: how long the last request to the runtime took, seconds.
+        given_s: the seconds it gave between stop signal and SIGKILL; 0 is SIGKILL
+            at once.
+    """
+    kill_s = max(call_s - given_s, 0.0) if call_s >= given_s else 0.0
+    return {
+        "termSeconds": round(took_s - kill_s, 3),
+        "killSeconds": round(kill_s, 3),
+        "stopGraceSeconds": given_s,
+        "endedBy": "SIGKILL" if call_s >= given_s else "stop signal",
     }

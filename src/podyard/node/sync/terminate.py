@@ -27,13 +27,15 @@ from podyard.lib.clock import Clock
 from podyard.node.hooks.parts import HookError
 from podyard.node.status.decide import PodFailure
 from podyard.node.sync.build import hook_of
-from podyard.node.sync.ledger import StopLedger, stop_body
+from podyard.node.sync.ledger import StopLedger, stop_body, stop_shares
 from podyard.node.sync.parts import Events, Hooks
 
 log = structlog.get_logger()
 
 #: What a container gets between its stop signal and SIGKILL in any case, seconds.
 MIN_STOP_S: Final = 2
+#: A grace period with less left than this is used up, seconds.
+_NOTHING_S: Final = 0.05
 _RETRY: Final = Backoff(base_s=1, cap_s=10)
 
 
@@ -194,7 +196,8 @@ class ContainerStop:
         self._on_stopped = on_stopped
         self._record_id = record_id
         self._gone = asyncio.Event()
-        self._timeline: Document = {}
+        self._began_at = tools.clock.now()
+        self._timeline: Document = {"endedBy": "itself"}
 
     def set_order(self, order: StopOrder) -> None:
         """Take a place in the order of a whole Pod's end."""
@@ -210,23 +213,34 @@ class ContainerStop:
         began_s = tools.clock.monotonic_s()
         began_at = tools.clock.now()
         self._event("Normal", "Killing", plan.message)
-        if plan.journaled and self._record_id is None:
-            self._record_id = await tools.ledger.begin(plan.pod.uid, self._body())
+        if self._record_id is not None:
+            self._timeline["resumedAt"] = format_micro_time(began_at)
+        else:
+            self._began_at = began_at
+            if plan.journaled:
+                self._record_id = await tools.ledger.begin(plan.pod.uid, self._body())
         await self._pre_stop()
-        if self._order is not None and not self._gone.is_set():
-            await wait_first(
-                self._order.wait_turn(plan.name),
-                self.deadline.wait_over(),
-                self._gone.wait(),
-            )
+        await self._wait_turn()
         await self._stop()
         if self._order is not None:
             self._order.stopped(plan.name)
         self.stopped.set()
         self._on_stopped()
-        took_s = round(tools.clock.monotonic_s() - began_s, 3)
-        self._timeline |= {"beganAt": format_micro_time(began_at), "tookS": took_s}
+        self._timeline["tookSeconds"] = round(tools.clock.monotonic_s() - began_s, 3)
         await self._record()
+
+    async def _wait_turn(self) -> None:
+        """Wait until the containers that are to end earlier have ended."""
+        if self._order is None or self._gone.is_set():
+            return
+        began_s = self._tools.clock.monotonic_s()
+        await wait_first(
+            self._order.wait_turn(self.plan.name),
+            self.deadline.wait_over(),
+            self._gone.wait(),
+        )
+        waited_s = self._tools.clock.monotonic_s() - began_s
+        self._timeline["waitSeconds"] = round(waited_s, 3)
 
     async def _record(self) -> None:
         if self._record_id is not None:
@@ -244,13 +258,17 @@ class ContainerStop:
         return (
             failure
             | stop_body(
+                plan.pod,
                 container_id=plan.container_id,
                 container=plan.name,
                 why=plan.why,
                 deadline_at=self.deadline.at,
                 restart=plan.restart,
             )
-            | {"graceS": plan.grace_s}
+            | {
+                "graceSeconds": round(plan.grace_s, 3),
+                "beganAt": format_micro_time(self._began_at),
+            }
         )
 
     async def _pre_stop(self) -> None:
@@ -284,16 +302,25 @@ class ContainerStop:
             if not self._gone.is_set():
                 self._event("Warning", "FailedPreStopHook", "PreStopHook failed")
         took_s = tools.clock.monotonic_s() - began_s
-        self._timeline |= {"hook": outcome, "hookS": round(took_s, 3)}
-        if outcome == "cut":
-            log.warning("pre_stop_cut", container=plan.name, took_s=round(took_s, 3))
+        self._timeline |= {"hook": outcome, "hookSeconds": round(took_s, 3)}
+        if self._gone.is_set() or self.deadline.remaining_s > _NOTHING_S:
+            return
+        self._timeline["hookUsedGrace"] = True
+        log.warning("pre_stop_used_grace", container=plan.name, took_s=round(took_s, 3))
+        self._event(
+            "Warning",
+            "PreStopHookUsedGracePeriod",
+            f"PreStop hook {'was cut off' if outcome == 'cut' else 'ended'} after "
+            f"{took_s:.1f}s with nothing left of the grace period; the container gets "
+            f"{MIN_STOP_S}s for its stop signal",
+        )
 
     async def _stop(self) -> None:
         tools = self._tools
         began_s = tools.clock.monotonic_s()
         delay_s = 0.0
-        grace_s = 0
         while not self._gone.is_set():
+            called_s = tools.clock.monotonic_s()
             left_s = math.ceil(self.deadline.remaining_s - 0.001)
             grace_s = max(left_s, MIN_STOP_S) if self.plan.grace_s else 0
             try:
@@ -311,10 +338,12 @@ class ContainerStop:
                 delay_s = _RETRY.after(delay_s)
                 await wait_first(asyncio.sleep(delay_s), self._gone.wait())
                 continue
+            now_s = tools.clock.monotonic_s()
+            self._timeline |= stop_shares(
+                now_s - began_s, call_s=now_s - called_s, given_s=grace_s
+            )
             if first != 1:
                 break
-        took_s = round(tools.clock.monotonic_s() - began_s, 3)
-        self._timeline |= {"stopS": took_s, "stopGraceS": grace_s}
 
     async def _wait_shorter(self, grace_s: int) -> None:
         """Wait until the deadline has moved so near that the stop must be told."""
