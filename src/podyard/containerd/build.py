@@ -294,12 +294,17 @@ def _lines(table: Table, path: tuple[str, ...]) -> Iterable[str]:
     values = {k: v for k, v in table.items() if not isinstance(v, dict)}
     if path and (values or not table):
         yield ""
-        yield "[" + ".".join(json.dumps(part) for part in path) + "]"
+        yield "[" + ".".join(_toml(part) for part in path) + "]"
     for key, value in values.items():
-        yield f"{json.dumps(key)} = {json.dumps(value, ensure_ascii=False)}"
+        yield f"{_toml(key)} = {_toml(value)}"
     for key, inner in table.items():
         if isinstance(inner, dict):
             yield from _lines(inner, (*path, key))
+
+
+def _toml(value: Toml) -> str:
+    # JSON's text of a value is TOML's, but for one control character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def parse_version(text: str) -> tuple[int, int]:
