@@ -17,6 +17,10 @@ from podyard.api.documents import Document
 Stop = Callable[[float, bool], None]
 
 
+class AlreadyRunningError(Exception):
+    """Another program serves this instance."""
+
+
 class ControlSocket:
     """Serves one instance's control socket."""
 
@@ -29,7 +33,13 @@ class ControlSocket:
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
-        """Listen. A socket file left by a dead program is replaced."""
+        """Listen. A socket file left by a dead program is replaced.
+
+        Raises:
+            AlreadyRunningError: a program answers there.
+        """
+        if await self._is_answered():
+            raise AlreadyRunningError(str(self._path))
         app = web.Application()
         app.router.add_get("/status", self._get_status)
         app.router.add_post("/stop", self._post_stop)
@@ -46,6 +56,14 @@ class ControlSocket:
             await self._runner.cleanup()
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
+
+    async def _is_answered(self) -> bool:
+        try:
+            _, writer = await asyncio.open_unix_connection(self._path)
+        except OSError:
+            return False
+        writer.close()
+        return True
 
     async def _get_status(self, _request: web.Request) -> web.Response:
         body = orjson.dumps(await self._status(), default=str)

@@ -13,7 +13,7 @@ import structlog
 import podyard
 from podyard.api.documents import Document
 from podyard.app.config import Config
-from podyard.app.control import ControlSocket
+from podyard.app.control import AlreadyRunningError, ControlSocket
 from podyard.app.controlplane import (
     ControlPlane,
     ControlPlaneConfig,
@@ -81,7 +81,13 @@ class Standalone:
         )
         try:
             async with AsyncExitStack() as stack:
-                await control.start()
+                try:
+                    await control.start()
+                except AlreadyRunningError as error:
+                    raise StartError(
+                        f'instance "{self._config.name}" is running already '
+                        "(podyard status); give another one its own --name"
+                    ) from error
                 stack.push_async_callback(control.stop)
                 await self._run_houses(row, host)
         except* (StoreError, BridgeError, RuntimeStartError) as group:
