@@ -68,7 +68,7 @@ class Registry:
 
     Attributes:
         host: as it stands in image names, ``docker.io``, ``reg.example.com:5000``; or
-            ``_default``.
+            ``_default``, for the mirrors of all others.
         mirrors: asked before the registry, in order.
         server: the registry's own address, where it is not ``https://host``.
         insecure: plain HTTP and unverified certificates are accepted.
@@ -123,8 +123,11 @@ def _registry(value: Mapping[str, object], where: str) -> Registry:
     if not isinstance(mirrors, list):
         raise HostsError(f"{where}.mirrors: must be a list")
     server = value.get("server", "")
-    if host == DEFAULT and server:
-        raise HostsError(f"{where}.server: {DEFAULT} stands for many servers")
+    if host == DEFAULT and not set(value) <= {"host", "mirrors"}:
+        raise HostsError(
+            f"{where}: {DEFAULT} stands for many servers and takes mirrors only; name "
+            "the registry that the rest is for"
+        )
     return Registry(
         host=normal_host(host),
         mirrors=tuple(
@@ -272,14 +275,11 @@ def default_server(host: str, *, plain: bool) -> str:
 def build_hosts_toml(registry: Registry) -> str:
     """Return ``hosts.toml`` for a registry; the servers in it are asked in order."""
     lines = ["# Written by podyard; changes are overwritten at its next start."]
-    if registry.host == DEFAULT:
-        # It stands for many servers, so it names none.
-        first = registry.mirrors
-        lines += ["skip_verify = true"] if registry.insecure else []
-        lines += [f"ca = {json.dumps(list(registry.ca))}"] if registry.ca else []
-    else:
+    first = registry.mirrors
+    if registry.host != DEFAULT:
         *others, last = endpoints(registry)
-        first = tuple(others)
+        # containerd 1.6 takes no notice of a file without tables.
+        first = tuple(others) or (last,)
         lines.append(f"server = {json.dumps(last.url)}")
         lines += _settings(last, indent="")
     for endpoint in first:
@@ -333,6 +333,7 @@ def parse_hosts_toml(text: str, *, host: str, directory: str) -> Registry:
             raise HostsError(f'{where}: host."{url}" must be a table')
         asked.append(_toml_endpoint(str(url), table, where, directory))
     server = str(document.get("server") or "")
+    asked = [endpoint for endpoint in asked if endpoint.url != server.rstrip("/")]
     own = _toml_endpoint(server or f"https://{host}", document, where, directory)
     own_host = parse_origin(default_server(host, plain=False)).host
     mirrors = tuple(

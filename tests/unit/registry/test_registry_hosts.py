@@ -130,6 +130,7 @@ def test_credentials_belong_to_the_registrys_own_address() -> None:
         ({"host": "r", "ca": "ca.pem"}, "must be an absolute path"),
         ({"host": "r", "ca": 1}, "must be a string or a list"),
         ({"host": "_default", "server": "https://r"}, "stands for many"),
+        ({"host": "_default", "insecure": True}, "takes mirrors only"),
     ],
 )
 def test_wrong_settings_are_told_with_their_place(
@@ -174,15 +175,21 @@ def test_hosts_toml_of_an_insecure_registry_ends_with_plain_http() -> None:
 
 
 def test_hosts_toml_of_the_default_names_no_server() -> None:
-    (registry,) = parse_registries(
-        [{"host": "_default", "mirrors": ["https://m"], "ca": "/ca.pem"}]
-    )
+    (registry,) = parse_registries([{"host": "_default", "mirrors": ["https://m"]}])
 
     document = tomllib.loads(build_hosts_toml(registry))
 
     assert "server" not in document
     assert list(document["host"]) == ["https://m"]
-    assert document["ca"] == ["/ca.pem"]
+
+
+def test_hosts_toml_always_has_a_table() -> None:
+    (registry,) = parse_registries([{"host": "127.0.0.1:5000", "ca": "/ca.pem"}])
+
+    document = tomllib.loads(build_hosts_toml(registry))
+
+    assert document["host"]["https://127.0.0.1:5000"]["ca"] == ["/ca.pem"]
+    assert document["server"] == "https://127.0.0.1:5000"
 
 
 def test_a_hosts_directory_has_one_directory_a_registry() -> None:
