@@ -57,3 +57,14 @@ def test_no_two_test_files_fight_over_a_name():
     names = [path.relative_to(ROOT) for path in (ROOT / "tests").rglob("test_*.py")]
 
     assert len(names) == len(set(names))
+
+
+def test_the_generated_reference_pages_are_up_to_date():
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/reference"), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
