@@ -12,6 +12,7 @@ from typing import Final
 
 import yaml
 
+from podyard.api.feature_gates import FeatureGateError, FeatureGates
 from podyard.lib.durations import parse_duration
 from podyard.registry.hosts import Registry, parse_registries
 
@@ -466,6 +467,10 @@ def _complete(config: Config) -> Config:
             "lower-case letters, digits and '-', starting and ending with a letter or "
             "digit"
         )
+    try:
+        FeatureGates(config.feature_gates or {})
+    except FeatureGateError as error:
+        raise ConfigError(f"feature-gates: {error}") from error
     low = config.image_gc_low_threshold_percent
     if low >= config.image_gc_high_threshold_percent:
         raise ConfigError(

@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 
 import podyard
+from podyard.api.feature_gates import DEFAULT_GATES, FeatureGates
 from podyard.api.openapi import OpenApiDocuments
 from podyard.api.schema import Schemas
 from podyard.app.bootstrap import ApiServerAddress, bootstrap
@@ -62,6 +63,7 @@ class ControlPlaneConfig:
         kubernetes_service_ip: the ClusterIP of the API server's own Service.
         cluster_domain: the DNS domain, part of the token issuer.
         enable_admission_plugins: switched on besides those on by default.
+        gates: the features that are on.
     """
 
     store_path: Path
@@ -73,6 +75,7 @@ class ControlPlaneConfig:
     kubernetes_service_ip: str
     cluster_domain: str
     enable_admission_plugins: tuple[str, ...] = ()
+    gates: FeatureGates = DEFAULT_GATES
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +159,7 @@ def _make_server(
             node_ports=config.node_ports,
             tls=server_tls(pki.api_server, pki.ca_path),
             node_tls=client_tls(pki.ca_pem, pki.api_server_client),
+            gates=config.gates,
         ),
         store=store,
         schemas=schemas,

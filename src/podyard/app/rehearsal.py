@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from podyard.api.core_v1 import Pod
 from podyard.api.documents import Document
@@ -21,14 +21,12 @@ from podyard.app.registries import (
 from podyard.client.http import HttpApiClient
 from podyard.client.referenced import ReferencedObjectError
 from podyard.client.services import ApiUnreachableError
+from podyard.node.credentials.build import Match, explain_match
 from podyard.node.credentials.decide import (
     Credential,
     Keyring,
     Semantics,
     decide_credentials,
-    is_default_registry,
-    normalize_key,
-    urls_match,
 )
 from podyard.node.credentials.manager import load_credential_sources
 from podyard.node.credentials.parts import SourceContext
@@ -41,14 +39,6 @@ from podyard.registry.decide import (
 )
 from podyard.registry.errors import RegistryError
 from podyard.registry.transport import Exchange
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """Whether a credential's key fits an image, and why, or how nearly."""
-
-    verdict: Literal["match", "near", "no"]
-    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,48 +97,6 @@ class Who:
 
     namespace: str = ""
     service_account: str = "default"
-
-
-def explain_match(key: str, repository: str, *, semantics: Semantics) -> Match:
-    """Say whether a credential's key fits an image, and why, or how nearly.
-
-    Args:
-        key: the registry key, as written.
-        repository: the canonical repository, ``docker.io/library/nginx``.
-        semantics: whose rule decides about globs.
-    """
-    normal = normalize_key(key)
-    if normal is None:
-        return Match("no", "the key is no address")
-    if urls_match(normal, repository):
-        return Match("match", "host, port and path fit")
-    ring = Keyring([Credential(ImageAuth(), key, "")])
-    if ring.look_up(repository):
-        return Match("match", "it stands for Docker Hub")
-    if ring.look_up_documented(repository):
-        if semantics == "documented":
-            return Match("match", "its * spans dots, as the documentation has it")
-        return Match("near", "its * would have to span dots (semantics: upstream)")
-    host, _, path = normal.partition("/")
-    wanted_host, _, wanted_path = repository.partition("/")
-    name, _, port = host.partition(":")
-    wanted_name, _, wanted_port = wanted_host.partition(":")
-    if urls_match(host, wanted_host):
-        return Match(
-            "near",
-            f'the path "/{path}" is no beginning of "/{wanted_path}"',
-        )
-    if urls_match(name, wanted_name):
-        return Match(
-            "near",
-            f"the port differs: the key has {port or 'none'}, the image "
-            f"{wanted_port or 'none'}",
-        )
-    if is_default_registry(repository) and name.endswith("docker.io"):
-        return Match("near", f'"{name}" is not a key for Docker Hub; docker.io is')
-    if name.split(".")[-2:] == wanted_name.split(".")[-2:] and "." in name:
-        return Match("near", f'"{name}" is another host than "{wanted_name}"')
-    return Match("no", "another registry")
 
 
 _Try: TypeAlias = tuple[Candidate, ImageAuth | None]

@@ -12,6 +12,7 @@ import structlog
 
 import podyard
 from podyard.api.documents import Document
+from podyard.api.feature_gates import FeatureGates
 from podyard.app.config import Config
 from podyard.app.control import AlreadyRunningError, ControlSocket
 from podyard.app.controlplane import (
@@ -27,11 +28,13 @@ from podyard.app.node import Node, NodeSetup, node_name_of, open_node
 from podyard.app.pki import Names, Pki, ensure_pki
 from podyard.app.private_runtime import prepare_network
 from podyard.app.runtimes import Runtime, RuntimeStartError, open_runtime
+from podyard.app.schema_data import SchemaDataError
 from podyard.app.starting import Report, StartError
 from podyard.client.kubeconfig import build_kubeconfig, write_kubeconfig
 from podyard.lib.clock import Clock, SystemClock
 from podyard.network.bridge import BridgeError, HostSysctls
 from podyard.network.decide import NetworkFacts
+from podyard.server.admission.chain import UnknownPluginError
 from podyard.store.backend import StoreError
 
 log = structlog.get_logger()
@@ -90,7 +93,13 @@ class Standalone:
                     ) from error
                 stack.push_async_callback(control.stop)
                 await self._run_houses(row, host)
-        except* (StoreError, BridgeError, RuntimeStartError) as group:
+        except* (
+            StoreError,
+            BridgeError,
+            RuntimeStartError,
+            SchemaDataError,
+            UnknownPluginError,
+        ) as group:
             raise StartError(str(_first(group))) from group
         except* StartError as group:
             raise _first(group) from group
@@ -215,6 +224,7 @@ class Standalone:
             kubernetes_service_ip=row.kubernetes_service_ip,
             cluster_domain=self._config.cluster_domain,
             enable_admission_plugins=self._config.enable_admission_plugins,
+            gates=FeatureGates(self._config.feature_gates or {}),
         )
 
     def _addresses(self, row: Instance) -> tuple[str, ...]:

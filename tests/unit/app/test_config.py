@@ -89,9 +89,14 @@ def test_a_bad_variable_is_named():
 
 
 def test_feature_gates_are_read_from_flags():
-    config = load_config({"feature-gates": "ContainerStopSignals=true,A=false"}, {})
+    config = load_config({"feature-gates": "ContainerStopSignals=true"}, {})
 
-    assert config.feature_gates == {"ContainerStopSignals": True, "A": False}
+    assert config.feature_gates == {"ContainerStopSignals": True}
+
+
+def test_an_unknown_feature_gate_is_named():
+    with pytest.raises(ConfigError, match="NoSuchGate"):
+        load_config({"feature-gates": "NoSuchGate=true"}, {})
 
 
 def test_no_two_settings_share_a_key_or_a_field():
