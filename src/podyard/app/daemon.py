@@ -25,6 +25,19 @@ log = structlog.get_logger()
 _M_ARENA_MAX: Final = -8
 
 
+def log_file_of(config: Config) -> Path:
+    """Return where our own log goes; its directory is made.
+
+    Raises:
+        StartError: the data directory cannot be made.
+    """
+    try:
+        config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"--data-dir: {config.data_dir}: {error.strerror}") from error
+    return config.data_dir / "podyard.log"
+
+
 def run_foreground(
     config: Config,
     *,
@@ -75,11 +88,7 @@ def run_detached(config: Config, *, wait_s: float, report: Report) -> None:
     Raises:
         StartError: the child could not start, or was not ready in time.
     """
-    try:
-        config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StartError(f"--data-dir: {config.data_dir}: {error.strerror}") from error
-    log_file = config.data_dir / "podyard.log"
+    log_file = log_file_of(config)
     reading, writing = os.pipe()
     if os.fork() == 0:
         os.close(reading)

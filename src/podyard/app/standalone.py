@@ -69,7 +69,7 @@ class Standalone:
         """Start, run until told to stop, stop.
 
         Raises:
-            StartError: it could not start; what was begun is undone.
+            StartError: it could not start; `podyard down` removes what was begun.
         """
         begin_s = self._clock.monotonic_s()
         host = await asyncio.to_thread(observe_host)

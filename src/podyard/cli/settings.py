@@ -34,6 +34,15 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
             )
 
 
+def add_action(
+    actions: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    text: str,
+) -> argparse.ArgumentParser:
+    """Add an action below a command; ``text`` is its help everywhere."""
+    return actions.add_parser(name, help=text, description=text)
+
+
 def add_places(parser: argparse.ArgumentParser, *, runtime: bool = False) -> None:
     """Add the settings that say where to look, for an action below a command.
 

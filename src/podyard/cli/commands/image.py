@@ -4,24 +4,24 @@ import argparse
 from typing import Final
 
 from podyard.cli.parts import Command
-from podyard.cli.settings import add_places
+from podyard.cli.settings import add_action, add_places
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    ls = actions.add_parser("ls", help="list the images on this node")
+    ls = add_action(actions, "ls", help="list the images on this node")
     ls.add_argument("-q", "--quiet", action="store_true", help="print ids only")
     _output(ls)
 
-    pull = actions.add_parser(
-        "pull", help="pull an image with the node's own credentials"
+    pull = add_action(
+        actions, "pull", help="pull an image with the node's own credentials"
     )
     pull.add_argument("image", metavar="IMAGE")
     _output(pull)
 
-    load = actions.add_parser(
-        "load", help="bring in images from a docker-save or OCI-layout tar"
+    load = add_action(
+        actions, "load", help="bring in images from a docker-save or OCI-layout tar"
     )
     load.add_argument(
         "file",
@@ -31,8 +31,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="the archive, gzipped or not; - for standard input (default)",
     )
 
-    save = actions.add_parser(
-        "save", help="write images as an OCI-layout tar, which docker load takes too"
+    save = add_action(
+        actions,
+        "save",
+        help="write images as an OCI-layout tar, which docker load takes too",
     )
     save.add_argument("images", metavar="IMAGE", nargs="+")
     save.add_argument(
@@ -44,8 +46,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="where to; - for standard output (default)",
     )
 
-    rm = actions.add_parser(
-        "rm", help="remove images, or one of the names of an image that has several"
+    rm = add_action(
+        actions,
+        "rm",
+        help="remove images, or one of the names of an image that has several",
     )
     rm.add_argument("images", metavar="IMAGE", nargs="+", help="a name or an id")
     rm.add_argument(
@@ -55,8 +59,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="also when a container uses it, or it is pinned",
     )
 
-    inspect = actions.add_parser(
-        "inspect", help="print all that is known of images, as JSON"
+    inspect = add_action(
+        actions, "inspect", help="print all that is known of images, as JSON"
     )
     inspect.add_argument("images", metavar="IMAGE", nargs="+", help="a name or an id")
 

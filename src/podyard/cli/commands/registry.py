@@ -4,13 +4,14 @@ import argparse
 from typing import Final
 
 from podyard.cli.parts import Command
-from podyard.cli.settings import add_places
+from podyard.cli.settings import add_action, add_places
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    login = actions.add_parser(
+    login = add_action(
+        actions,
         "login",
         help="check a user and password with a registry and keep them for this node",
     )
@@ -22,15 +23,18 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="read the password from standard input",
     )
 
-    logout = actions.add_parser("logout", help="forget a registry's password")
+    logout = add_action(actions, "logout", help="forget a registry's password")
     logout.add_argument("registry", metavar="REGISTRY", help="host, or host:port")
 
-    ls = actions.add_parser(
-        "ls", help="list the registries with credentials, and where each comes from"
+    ls = add_action(
+        actions,
+        "ls",
+        help="list the registries with credentials, and where each comes from",
     )
     _output(ls)
 
-    test = actions.add_parser(
+    test = add_action(
+        actions,
         "test",
         help="go through a pull without pulling: which credentials would be tried, in "
         "what order, and what the registry answers (exit code 1: it would fail)",

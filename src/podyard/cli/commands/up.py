@@ -41,7 +41,11 @@ def _run(args: argparse.Namespace) -> int:
         if args.detach:
             daemon.run_detached(config, wait_s=wait_s, report=progress.done)
         else:
-            daemon.run_foreground(config, report=progress.done)
+            progress.note(f"log: {daemon.log_file_of(config)}")
+            daemon.run_foreground(
+                config, report=progress.done, log_file=daemon.log_file_of(config)
+            )
+            progress.note("stopped; containers run on (podyard down stops them, too)")
     except StartError as error:
         raise CommandError(str(error), code=error.code) from error
     return 0
