@@ -55,6 +55,24 @@ def decode_body(call: Call, *, find_duplicates: bool = True) -> Body:
     Raises:
         ApiError: 400 where it is broken, 415 where the type is unknown.
     """
+    body = _decode(call, find_duplicates=find_duplicates)
+    check_depth(body.document)
+    return body
+
+
+def check_depth(document: Any) -> None:
+    """Refuse what could be read but never be written again.
+
+    Raises:
+        ApiError: 400, it nests deeper than the encoder goes (254 levels).
+    """
+    try:
+        orjson.dumps(document)
+    except TypeError as error:
+        raise bad_request(f"the body nests too deeply: {error}") from error
+
+
+def _decode(call: Call, *, find_duplicates: bool) -> Body:
     media = media_type(call)
     if media in {_JSON, "text/json"}:
         document = parse_json(call.body)

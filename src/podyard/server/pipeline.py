@@ -1,5 +1,6 @@
 """The order of a request: authenticate, authorize, find the verb, answer."""
 
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
@@ -9,6 +10,7 @@ import structlog
 
 from podyard.api.errors import (
     ApiError,
+    bad_request,
     internal,
     method_not_allowed,
     path_not_found,
@@ -188,8 +190,17 @@ class Pipeline:
             outcome.answer = to_reply(store_failure(error))
         except TimeoutError:
             outcome.answer = to_reply(timed_out())
-        except Exception as error:  # the door to the outside: a Status, not a crash
-            log.exception("request_failed", method=incoming.method, path=incoming.path)
+        except RecursionError:
+            outcome.answer = to_reply(bad_request("the body nests too deeply"))
+        except Exception as error:  # noqa: BLE001 - the door: a Status, not a crash
+            # As text: a log must not print the variables of the frames, which may
+            # hold what a Secret holds.
+            log.error(  # noqa: TRY400
+                "request_failed",
+                method=incoming.method,
+                path=incoming.path,
+                stack=traceback.format_exc(),
+            )
             outcome.answer = to_reply(internal(type(error).__name__))
         return outcome
 

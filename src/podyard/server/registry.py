@@ -28,7 +28,7 @@ from podyard.store.backend import (
 )
 
 #: How many decoded selections are remembered.
-_REMEMBERED: Final = 20_000
+_REMEMBERED: Final = 8192
 #: How long a read waits for a revision that has not happened yet, seconds.
 _WAIT_FOR_REV_S: Final = 3.0
 

@@ -211,6 +211,34 @@ async def test_garbage_instead_of_http_is_a_status_too(api: Running):
     assert (await api.ask("GET", "/version")).status == 200
 
 
+@pytest.mark.parametrize("depth", [300, 900, 1020])
+async def test_a_deep_patch_is_refused(api: Running, depth: int):
+    await api.make(CONFIG_MAPS, config_map("a"))
+    body = b'{"a":' * depth + b"1" + b"}" * depth
+
+    answer = await api.ask(
+        "PATCH",
+        f"{CONFIG_MAPS}/a?fieldValidation=Strict",
+        body,
+        content_type="application/merge-patch+json",
+    )
+
+    assert answer.status in {400, 422}
+    assert answer.json["kind"] == "Status"
+
+
+async def test_a_deep_opaque_field_is_refused_or_kept(api: Running):
+    path = "/apis/apps/v1/namespaces/default/controllerrevisions"
+    deep: dict[str, object] = {}
+    for _ in range(400):
+        deep = {"a": deep}
+    body = {"metadata": {"name": "r"}, "revision": 1, "data": deep}
+
+    answer = await api.ask("POST", path, body)
+
+    assert answer.status in {201, 400}
+
+
 async def test_an_accept_we_cannot_give_is_refused(api: Running):
     answer = await api.ask("GET", PODS, Accept="text/html")
 

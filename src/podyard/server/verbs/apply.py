@@ -30,7 +30,13 @@ from podyard.api.field_ownership import (
 )
 from podyard.api.field_schema import FieldSchema
 from podyard.lib.yaml_json import YamlError, load_yaml
-from podyard.server.body import check_gvk, is_dry_run, report, validation_of
+from podyard.server.body import (
+    check_depth,
+    check_gvk,
+    is_dry_run,
+    report,
+    validation_of,
+)
 from podyard.server.call import Call, Reply
 from podyard.server.context import ServerContext
 from podyard.server.verbs.answers import answer_row
@@ -118,6 +124,7 @@ def _read_config(context: ServerContext, call: Call) -> Document:
         raise bad_request(f"error decoding YAML: {error}") from error
     if not isinstance(document, dict):
         raise bad_request("error decoding YAML: the body is no object")
+    check_depth(document)
     for field in ("apiVersion", "kind"):
         if not document.get(field):
             raise bad_request(f"{field} must be set")

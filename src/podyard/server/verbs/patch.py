@@ -12,6 +12,7 @@ from podyard.api.patch import (
 )
 from podyard.api.schema import parse_json
 from podyard.server.body import (
+    check_depth,
     is_dry_run,
     media_type,
     report,
@@ -77,9 +78,11 @@ def read_patch(
 
 def _decode(call: Call) -> Any:
     try:
-        return parse_json(call.body)
+        document = parse_json(call.body)
     except ApiError as error:
         raise bad_request(f"error decoding patch: {error.message}") from error
+    check_depth(document)
+    return document
 
 
 def _object(document: Any) -> Document:
