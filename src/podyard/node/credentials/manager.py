@@ -7,6 +7,7 @@ from pathlib import Path
 from podyard.api.core_v1 import Pod
 from podyard.lib.parts import load_parts
 from podyard.node.credentials import sources as sources_package
+from podyard.node.credentials.build import Candidate, build_candidates
 from podyard.node.credentials.decide import (
     Credential,
     Keyring,
@@ -28,10 +29,14 @@ class LookedUp:
     Attributes:
         credentials: those to try, in order; empty means anonymously.
         problems: sources that gave nothing and should have.
+        candidates: why each fits, or nearly does; for the records.
+        unrelated: how many more are for other registries.
     """
 
     credentials: tuple[Credential, ...]
     problems: tuple[CredentialProblem, ...]
+    candidates: tuple[Candidate, ...] = ()
+    unrelated: int = 0
 
 
 def find_node_files(
@@ -84,7 +89,16 @@ class CredentialManager:
         """Return what to try for a Pod's image, from every source."""
         loaded = [await loader.load(pod, repository) for loader in self._loaders]
         keyrings = [Keyring(found.credentials) for found in loaded]
+        chosen = decide_credentials(repository, keyrings, semantics=self._semantics)
+        candidates, unrelated = build_candidates(
+            (credential for found in loaded for credential in found.credentials),
+            chosen,
+            repository,
+            semantics=self._semantics,
+        )
         return LookedUp(
-            decide_credentials(repository, keyrings, semantics=self._semantics),
+            chosen,
             tuple(problem for found in loaded for problem in found.problems),
+            candidates,
+            unrelated,
         )

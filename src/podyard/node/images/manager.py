@@ -27,8 +27,15 @@ from podyard.api.runtime import ImageAuth, SandboxConfig
 from podyard.cri.services import CRIError, ImageService
 from podyard.lib.aio import SharedCalls
 from podyard.lib.clock import Clock
+from podyard.node.credentials.build import redact
 from podyard.node.credentials.decide import Credential, auth_hash
 from podyard.node.credentials.manager import LookedUp
+from podyard.node.images.build import (
+    build_attempts,
+    build_candidates_record,
+    build_wish,
+    repository_digest,
+)
 from podyard.node.images.decide import (
     FailedPull,
     Pull,
@@ -40,7 +47,7 @@ from podyard.node.images.decide import (
     next_delay_s,
 )
 from podyard.node.images.parts import EnsuredImage, ImageError
-from podyard.store.backend import StoreError
+from podyard.node.images.records import PullRecords
 from podyard.store.node_journal import NodeJournal
 
 log = structlog.get_logger()
@@ -127,6 +134,9 @@ class _Wish:
     def key(self) -> str:
         return f"{self.pod.uid}_{self.image}"
 
+    def to_record(self) -> Document:
+        return build_wish(self.pod, self.image, self.policy, self.field_path)
+
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
@@ -135,13 +145,13 @@ class _Attempt:
     credential: Credential | None
     error: str = ""
 
-    def to_record(self) -> Document:
+    def to_record(self) -> tuple[str, str, str]:
         whose = self.credential
-        return {
-            "origin": whose.origin if whose else "anonymous",
-            "key": whose.key if whose else "",
-            "error": self.error,
-        }
+        return (
+            whose.origin if whose else "",
+            whose.key if whose else "",
+            self.error,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +244,7 @@ class ImageManager:
         self._credentials = credentials
         self._events = events
         self._clock = clock
-        self._journal = journal
+        self._records = PullRecords(journal, images, clock)
         self._queue = _PullQueue(settings or ImageSettings(), clock)
         self._in_flight: SharedCalls[_Outcome] = SharedCalls()
         self._memory = _Memory()
@@ -274,6 +284,7 @@ class ImageManager:
     def forget_pod(self, uid: str) -> None:
         """Drop what is remembered of a Pod that is gone."""
         self._memory.forget_pod(uid)
+        self._records.forget_pod(uid)
 
     def retry_in_s(self, uid: str) -> float | None:
         """Return when a Pod's next pull may begin; ``None`` where none waits."""
@@ -295,6 +306,7 @@ class ImageManager:
             image = apply_default_tag(wish.image)
         except ImageRefError as error:
             text = f"Failed to apply default image tag {quote(wish.image)}: {error}"
+            await self._note(wish, INVALID_IMAGE_NAME, error=text)
             raise self._fail(
                 wish, INVALID_IMAGE_NAME, text, event="InspectFailed"
             ) from error
@@ -317,12 +329,17 @@ class ImageManager:
                     f"Container image {quote(wish.image)} already present on machine "
                     "and can be accessed by the pod",
                 )
+                digest = repository_digest(found, repository_name(image))
+                await self._note(
+                    wish, "Present", localImageID=found.id, localDigest=digest
+                )
                 return EnsuredImage(found.id, found)
             case RefuseNever():
                 text = (
                     f"Container image {quote(wish.image)} is not present with pull "
                     "policy of Never"
                 )
+                await self._note(wish, ERR_IMAGE_NEVER_PULL, error=text)
                 raise self._fail(
                     wish, ERR_IMAGE_NEVER_PULL, text, event=ERR_IMAGE_NEVER_PULL
                 )
@@ -369,7 +386,17 @@ class ImageManager:
     async def _pull(self, wish: _Wish, image: str, found: LookedUp) -> EnsuredImage:
         began_s = self._clock.monotonic_s()
         self._tell(wish, "Pulling", f"Pulling image {quote(wish.image)}")
-        record = await self._open_record(wish, found)
+        record = await self._records.open(
+            wish.pod.uid,
+            wish.to_record()
+            | build_candidates_record(
+                found.candidates,
+                unrelated=found.unrelated,
+                problems=(problem.message for problem in found.problems),
+            ),
+            image=image,
+            repository=repository_name(image),
+        )
         auths = tuple(credential.auth for credential in found.credentials)
         try:
             outcome = await self._in_flight.share(
@@ -377,12 +404,13 @@ class ImageManager:
                 lambda: self._pull_in_turn(wish, image, found),
             )
         except asyncio.CancelledError:
-            await self._close_record(record, {"result": "cancelled"})
+            await self._records.close(record, {"result": "cancelled"})
             raise
         now_s = self._clock.monotonic_s()
         result: Document = {
-            "attempts": [attempt.to_record() for attempt in outcome.attempts],
+            "attempts": build_attempts(one.to_record() for one in outcome.attempts),
             "tookSeconds": round(outcome.took_s, 3),
+            "waitedSeconds": round(now_s - began_s - outcome.took_s, 3),
         }
         if outcome.image is None:
             self._memory.prune(now_s)
@@ -391,8 +419,8 @@ class ImageManager:
             self._memory.failed[wish.key] = FailedPull(
                 now_s, delay_s, reason, message, _digest(found)
             )
-            result |= {"result": reason, "error": error, "retryInSeconds": delay_s}
-            await self._close_record(record, result)
+            result |= {"result": reason, "error": error}
+            await self._records.close(record, result, retry_in_s=delay_s)
             self._events.event(
                 wish.pod.document,
                 "Warning",
@@ -403,7 +431,13 @@ class ImageManager:
             self._tell_error(wish, reason)
             raise ImageError(reason, message)
         self._memory.prune(now_s)
-        await self._close_record(record, result | {"result": "Pulled"})
+        result |= {
+            "result": "Pulled",
+            "imageID": outcome.image.id,
+            "remoteDigest": repository_digest(outcome.image, repository_name(image)),
+            "sizeBytes": outcome.image.size_bytes,
+        }
+        await self._records.close(record, result)
         self._tell(
             wish,
             "Pulled",
@@ -424,7 +458,7 @@ class ImageManager:
                         image, auth=auth, sandbox=wish.sandbox, handler=wish.handler
                     )
                 except CRIError as error:
-                    attempts.append(_Attempt(credential, _text(error)))
+                    attempts.append(_Attempt(credential, redact(_text(error), auth)))
                     continue
                 attempts.append(_Attempt(credential))
                 pulled = await self._inspect(ref)
@@ -465,34 +499,11 @@ class ImageManager:
         self._tell_error(wish, reason)
         return ImageError(reason, message)
 
-    async def _open_record(self, wish: _Wish, found: LookedUp) -> int | None:
-        if self._journal is None:
-            return None
-        body: Document = {
-            "image": wish.image,
-            "policy": wish.policy,
-            "fieldPath": wish.field_path,
-            "candidates": [
-                {"origin": found_one.origin, "key": found_one.key}
-                for found_one in found.credentials
-            ],
-            "problems": [problem.message for problem in found.problems],
-        }
-        try:
-            return await self._journal.open(
-                "pull", wish.pod.uid, body, at=self._clock.now()
-            )
-        except StoreError as error:
-            log.warning("pull_record_not_opened", error=str(error))
-            return None
-
-    async def _close_record(self, record: int | None, result: Document) -> None:
-        if self._journal is None or record is None:
-            return
-        try:
-            await self._journal.close(record, at=self._clock.now(), result=result)
-        except StoreError as error:
-            log.warning("pull_record_not_closed", error=str(error))
+    async def _note(self, wish: _Wish, result: str, **more: str) -> None:
+        """Write down a decision that needed no pull."""
+        await self._records.note(
+            wish.pod.uid, wish.to_record() | {"result": result} | more
+        )
 
 
 def _describe_failure(wish: _Wish, outcome: _Outcome) -> tuple[str, str, str]:
