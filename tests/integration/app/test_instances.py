@@ -136,7 +136,7 @@ def test_names_that_cannot_name_things_are_refused(name):
 
 
 def test_long_names_get_short_devices_and_sockets(table, tmp_path):
-    one, two = "x" * 20 + "a", "x" * 20 + "b"
+    one, two = "x" * 13 + "a", "x" * 13 + "b"
     rows = [allocate(table, tmp_path, name) for name in (one, two)]
 
     assert all(len(row.bridge) <= 15 for row in rows)
