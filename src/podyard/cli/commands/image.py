@@ -10,18 +10,16 @@ from podyard.cli.settings import add_action, add_places
 def _arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    ls = add_action(actions, "ls", help="list the images on this node")
+    ls = add_action(actions, "ls", "list the images on this node")
     ls.add_argument("-q", "--quiet", action="store_true", help="print ids only")
     _output(ls)
 
-    pull = add_action(
-        actions, "pull", help="pull an image with the node's own credentials"
-    )
+    pull = add_action(actions, "pull", "pull an image with the node's own credentials")
     pull.add_argument("image", metavar="IMAGE")
     _output(pull)
 
     load = add_action(
-        actions, "load", help="bring in images from a docker-save or OCI-layout tar"
+        actions, "load", "bring in images from a docker-save or OCI-layout tar"
     )
     load.add_argument(
         "file",
@@ -34,7 +32,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     save = add_action(
         actions,
         "save",
-        help="write images as an OCI-layout tar, which docker load takes too",
+        "write images as an OCI-layout tar, which docker load takes too",
     )
     save.add_argument("images", metavar="IMAGE", nargs="+")
     save.add_argument(
@@ -49,7 +47,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     rm = add_action(
         actions,
         "rm",
-        help="remove images, or one of the names of an image that has several",
+        "remove images, or one of the names of an image that has several",
     )
     rm.add_argument("images", metavar="IMAGE", nargs="+", help="a name or an id")
     rm.add_argument(
@@ -60,7 +58,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
 
     inspect = add_action(
-        actions, "inspect", help="print all that is known of images, as JSON"
+        actions, "inspect", "print all that is known of images, as JSON"
     )
     inspect.add_argument("images", metavar="IMAGE", nargs="+", help="a name or an id")
 

@@ -13,7 +13,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     login = add_action(
         actions,
         "login",
-        help="check a user and password with a registry and keep them for this node",
+        "check a user and password with a registry and keep them for this node",
     )
     login.add_argument("registry", metavar="REGISTRY", help="host, or host:port")
     login.add_argument("-u", "--username", default="", metavar="USER")
@@ -23,20 +23,20 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="read the password from standard input",
     )
 
-    logout = add_action(actions, "logout", help="forget a registry's password")
+    logout = add_action(actions, "logout", "forget a registry's password")
     logout.add_argument("registry", metavar="REGISTRY", help="host, or host:port")
 
     ls = add_action(
         actions,
         "ls",
-        help="list the registries with credentials, and where each comes from",
+        "list the registries with credentials, and where each comes from",
     )
     _output(ls)
 
     test = add_action(
         actions,
         "test",
-        help="go through a pull without pulling: which credentials would be tried, in "
+        "go through a pull without pulling: which credentials would be tried, in "
         "what order, and what the registry answers (exit code 1: it would fail)",
     )
     test.add_argument("image", metavar="IMAGE")
