@@ -459,6 +459,20 @@ class GrpcImageService:
             return None
         return convert.from_image(reply.image) if reply.HasField("image") else None
 
+    async def image_environment(self, image: str) -> tuple[str, ...]:
+        """Return an image's own variables, ``NAME=value``; none where unknown.
+
+        Not a field of CRI: containerd and CRI-O tell it in the verbose status.
+        """
+        request = pb.ImageStatusRequest(image=pb.ImageSpec(image=image), verbose=True)
+        try:
+            reply = await self._channel.call(
+                _IMAGE + "ImageStatus", request, pb.ImageStatusResponse
+            )
+        except CRINotFoundError:
+            return ()
+        return convert.image_environment(reply.info)
+
     async def pull_image(
         self,
         image: str,

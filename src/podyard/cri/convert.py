@@ -398,6 +398,15 @@ def from_image(image: pb.Image) -> Image:
     )
 
 
+def image_environment(info: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the variables in a verbose image status; none where it has none."""
+    try:
+        found: Any = orjson.loads(info.get("info", ""))["imageSpec"]["config"]["Env"]
+        return tuple(str(text) for text in found or ())
+    except (ValueError, KeyError, TypeError):
+        return ()
+
+
 def from_stats(stats: pb.ContainerStats) -> ContainerStats:
     """Return the usage of one container; what the runtime left out is ``None``."""
     layer = stats.writable_layer

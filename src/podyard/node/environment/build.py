@@ -123,11 +123,11 @@ def build_environment(
     service_env = build_service_environment(pod, sources.services)
     own: dict[str, str] = {}
     for entry in container.env_from:
-        own.update(_read_env_from(pod, entry, sources))
+        own.update(read_env_from(pod, entry, sources))
     known = ChainMap(own, service_env)
     for variable in container.env:
         name = variable.get("name", "")
-        value = _read_variable(pod, container, variable, known, sources)
+        value = read_variable(pod, container, variable, known, sources)
         if value is not None:
             own.pop(name, None)
             own[name] = value
@@ -143,9 +143,14 @@ def to_mapping(env: Iterable[EnvVar]) -> dict[str, str]:
     return {v.name: v.value.decode("utf-8", "surrogateescape") for v in env}
 
 
-def _read_env_from(
+def read_env_from(
     pod: Pod, entry: Document, sources: EnvironmentSources
 ) -> dict[str, str]:
+    """Return the variables of one ``envFrom`` entry.
+
+    Raises:
+        EnvironmentBuildError: its source is missing.
+    """
     prefix = entry.get("prefix") or ""
     if (reference := entry.get("configMapRef")) is not None:
         found = _find(pod, "configMap", reference, sources.config_maps)
@@ -158,14 +163,18 @@ def _read_env_from(
     return {prefix + key: value for key, value in data.items()}
 
 
-def _read_variable(
+def read_variable(
     pod: Pod,
     container: Container,
     variable: Document,
     known: Mapping[str, str],
     sources: EnvironmentSources,
 ) -> str | None:
-    """Return a variable's value, or ``None`` where it is left out."""
+    """Return a variable's value, or ``None`` where it is left out.
+
+    Raises:
+        EnvironmentBuildError: its source is missing.
+    """
     value = variable.get("value") or ""
     value_from = variable.get("valueFrom")
     if value or not value_from:

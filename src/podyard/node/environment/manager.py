@@ -21,6 +21,7 @@ from podyard.node.environment.build import (
     build_environment,
     find_references,
 )
+from podyard.node.environment.explain import Origin, explain_environment
 
 #: The most that is read of an env file, bytes.
 MAX_ENV_FILE_BYTES: Final = 1 << 20
@@ -71,6 +72,53 @@ class EnvironmentManager:
         Raises:
             EnvironmentBuildError: a source is missing.
         """
+        sources = await self._look_up(
+            pod,
+            container,
+            pod_ips=pod_ips,
+            host_ips=host_ips,
+            node_allocatable=node_allocatable,
+        )
+        return build_environment(pod, container, sources)
+
+    async def explain(
+        self,
+        pod: Pod,
+        container: Container,
+        *,
+        image: Iterable[str],
+        pod_ips: tuple[str, ...],
+        host_ips: tuple[str, ...],
+        node_allocatable: Mapping[str, str],
+    ) -> tuple[Origin, ...]:
+        """Return where each variable comes from, as it would be built now.
+
+        Args:
+            pod: the Pod.
+            container: the container.
+            image: the image's own variables, ``NAME=value``.
+            pod_ips: the Pod's addresses.
+            host_ips: the node's.
+            node_allocatable: stands in for limits that are not set.
+        """
+        sources = await self._look_up(
+            pod,
+            container,
+            pod_ips=pod_ips,
+            host_ips=host_ips,
+            node_allocatable=node_allocatable,
+        )
+        return explain_environment(pod, container, sources, image=image)
+
+    async def _look_up(
+        self,
+        pod: Pod,
+        container: Container,
+        *,
+        pod_ips: tuple[str, ...],
+        host_ips: tuple[str, ...],
+        node_allocatable: Mapping[str, str],
+    ) -> EnvironmentSources:
         references = find_references(container)
         services = self._services()
         if services is None and pod.is_static:
@@ -79,7 +127,7 @@ class EnvironmentManager:
             (volume, path): await self._read_file(pod, volume, path)
             for volume, path in references.files
         }
-        sources = EnvironmentSources(
+        return EnvironmentSources(
             services=services,
             config_maps=await self._read(pod, CONFIG_MAP, references.config_maps),
             secrets=await self._read(pod, SECRET, references.secrets),
@@ -88,7 +136,6 @@ class EnvironmentManager:
             host_ips=host_ips,
             node_allocatable=node_allocatable,
         )
-        return build_environment(pod, container, sources)
 
     async def _read(
         self, pod: Pod, kind: Kind, names: tuple[str, ...]
