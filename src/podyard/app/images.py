@@ -28,9 +28,10 @@ from podyard.api.observed import ContainerStatus, Image
 from podyard.api.runtime import ImageAuth
 from podyard.api.scheme import Kind
 from podyard.app.config import Config
+from podyard.app.guarded_images import GuardedImages
 from podyard.app.host import snapshotter_for
 from podyard.app.instances import InstanceTable
-from podyard.app.registries import credential_files, for_runtime, registry_client
+from podyard.app.registries import credential_files
 from podyard.containerd.archives import Json
 from podyard.containerd.client import ContainerdClient, ContainerdError
 from podyard.containerd.content import (
@@ -46,7 +47,6 @@ from podyard.cri.services import CRIError, CRIUnavailableError
 from podyard.lib.clock import Clock, SystemClock
 from podyard.node.credentials.manager import CredentialManager
 from podyard.node.credentials.parts import SourceContext
-from podyard.registry.errors import ForeignRealmError, RegistryError
 
 log = structlog.get_logger()
 
@@ -146,7 +146,7 @@ class NodeImages:
             clock: measures.
         """
         self._config = config
-        self._images = GrpcImageService(channel)
+        self._images = GuardedImages(GrpcImageService(channel), config)
         self._runtime = GrpcRuntimeService(channel)
         self._socket = socket
         self._clock = clock
@@ -201,14 +201,12 @@ class NodeImages:
         )
         found = await manager.look_up(Pod.of({}), ref.repository)
         began_s = self._clock.monotonic_s()
-        if found.credentials:
-            await self._check_realm(ref)
         failures: list[str] = []
         for credential in found.credentials or (None,):
             auth = credential.auth if credential else None
             source = str(credential) if credential else ""
             try:
-                await self._pull_once(ref, wanted, auth, tell)
+                await self._pull_once(wanted, auth, tell)
             except CRIUnavailableError:
                 raise
             except CRIError as error:
@@ -222,25 +220,12 @@ class NodeImages:
             f"('podyard registry test {name}' goes through it step by step)"
         )
 
-    async def _check_realm(self, ref: ImageRef) -> None:
-        async with registry_client(self._config) as client:
-            try:
-                await client.check_realm(ref)
-            except ForeignRealmError as error:
-                raise ImagesError(f"{ref} is not pulled: {error}") from error
-            except RegistryError as error:
-                # The runtime meets it too, and has its own words for it.
-                log.debug("realm_not_checked", image=str(ref), error=str(error))
-
     async def _pull_once(
         self,
-        ref: ImageRef,
         wanted: str,
         auth: ImageAuth | None,
         tell: Callable[[PullProgress], None],
     ) -> None:
-        if auth is not None:
-            auth = for_runtime(auth, ref.domain, self._config)
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(self._watch(tell))
             try:

@@ -33,10 +33,9 @@ from podyard.registry.hosts import (
     Registry,
     hosts_files,
     normal_host,
-    own_server,
     parse_hosts_toml,
 )
-from podyard.registry.transport import Exchange
+from podyard.registry.transport import Exchange, Timeouts
 
 #: Where a containerd of the system is told about registries.
 SYSTEM_HOSTS: Final = Path("/etc/containerd/certs.d")
@@ -115,8 +114,11 @@ def registries_of(config: Config, directory: Path = SYSTEM_HOSTS) -> list[Regist
     return found
 
 
-def registry_client(
-    config: Config, *, on_exchange: Callable[[Exchange], None] | None = None
+async def registry_client(
+    config: Config,
+    *,
+    on_exchange: Callable[[Exchange], None] | None = None,
+    timeouts: Timeouts | None = None,
 ) -> RegistryClient:
     """Return a client with this machine's settings and proxies.
 
@@ -125,9 +127,10 @@ def registry_client(
     """
     return RegistryClient(
         clock=SystemClock(),
-        registries=registries_of(config),
+        registries=await asyncio.to_thread(registries_of, config),
         proxy_of=proxy_of,
         on_exchange=on_exchange,
+        timeouts=timeouts,
     )
 
 
@@ -147,19 +150,6 @@ def credential_files(config: Config) -> NodeFiles:
         working_dir=Path.cwd(),
         home=Path(home) if home else None,
     )
-
-
-def for_runtime(auth: ImageAuth, domain: str, config: Config) -> ImageAuth:
-    """Return a credential that the runtime sends to its registry only, not to mirrors.
-
-    Args:
-        auth: the credential.
-        domain: the registry, as image names have it.
-        config: where the registry may have another address.
-    """
-    if auth.server_address:
-        return auth
-    return replace(auth, server_address=own_server(domain, registries_of(config)))
 
 
 # -- login -----------------------------------------------------------------------
@@ -187,7 +177,7 @@ async def log_in(config: Config, host: str, username: str, password: str) -> Log
         RegistryError: the registry refuses them, or does not answer.
     """
     host = registry_of(host)
-    async with registry_client(config) as client:
+    async with await registry_client(config) as client:
         asked = await client.log_in(
             host, ImageAuth(username=username, password=password)
         )

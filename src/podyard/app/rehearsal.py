@@ -242,7 +242,8 @@ async def _try_all(config: Config, ref: ImageRef, tries: Sequence[_Try]) -> Rehe
     wire = _Wire()
     done: list[Candidate] = []
     result: Rehearsal | None = None
-    async with registry_client(config, on_exchange=wire.exchanges.append) as client:
+    client = await registry_client(config, on_exchange=wire.exchanges.append)
+    async with client:
         for candidate, auth in tries:
             if result is not None:
                 done.append(replace(candidate, outcome="not needed"))

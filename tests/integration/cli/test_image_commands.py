@@ -1,5 +1,6 @@
 """``podyard image`` and ``podyard registry`` with a real containerd and registry."""
 
+import asyncio
 import io
 import json
 import os
@@ -11,11 +12,20 @@ from pathlib import Path
 
 import pytest
 
+from podyard.app.registries import write_hosts
 from podyard.containerd.own_images import (
     ImageSpec,
     RootfsFile,
     build_archive,
     write_archive,
+)
+from podyard.registry.hosts import parse_registries
+from podyard.testing.fake_registry import (
+    BasicAuth,
+    FakeRegistry,
+    Kind,
+    On,
+    TokenAuth,
 )
 from support.certificates import make_authority, make_leaf
 from support.containerd import (
@@ -310,9 +320,6 @@ async def test_a_wrong_password_is_followed_by_the_next(
 async def test_a_registry_with_a_private_authority_needs_only_the_config(
     cli: Cli, containerd: RunningContainerd, tmp_path: Path
 ) -> None:
-    from podyard.app.registries import write_hosts
-    from podyard.registry.hosts import parse_registries
-
     authority = make_authority()
     (tmp_path / "ca.pem").write_text(authority.cert)
     leaf = make_leaf(authority, "registry", "127.0.0.1")
@@ -339,9 +346,6 @@ async def test_a_registry_with_a_private_authority_needs_only_the_config(
 async def test_a_mirror_serves_what_the_registry_does_not(
     cli: Cli, containerd: RunningContainerd, tmp_path: Path
 ) -> None:
-    from podyard.app.registries import write_hosts
-    from podyard.registry.hosts import parse_registries
-
     with real_registry(tmp_path / "mirror") as mirror:
         async with pusher(mirror) as push:
             await push.image("library/mirrored", "v1", small_image("m:v1"))
@@ -358,6 +362,61 @@ async def test_a_mirror_serves_what_the_registry_does_not(
         assert isinstance(found, dict)
         assert found["server"] == mirror.url
         write_hosts(hosts, ())
+
+
+async def test_a_foreign_token_realm_gets_nothing_and_is_named(cli: Cli) -> None:
+    async with FakeRegistry() as registry, FakeRegistry(auth=TokenAuth(USERS)) as thief:
+        port = thief.host.partition(":")[2]
+        realm = f"http://evil.localhost.invalid:{port}/token"
+        registry.fault(On.ANY, Kind.REALM, location=realm)
+        cli.root_dir.mkdir()
+        entry = {"username": "ada", "password": PASSWORD}
+        auths = {"auths": {registry.host: entry}}
+        (cli.root_dir / "config.json").write_text(json.dumps(auths))
+
+        said = await asyncio.to_thread(
+            cli.text, "image", "pull", f"{registry.host}/app:v1", code=1
+        )
+
+        assert f'names the token realm "{realm}"' in said
+        assert not any(registry.credentials_seen() + thief.credentials_seen())
+
+
+async def test_a_mirror_never_sees_the_registrys_password(
+    cli: Cli, containerd: RunningContainerd, registry: Server
+) -> None:
+    async with pusher(registry) as push:
+        pushed = await push.image("mirrored", "v1", small_image("mirrored:v1"))
+    async with FakeRegistry(auth=BasicAuth({})) as mirror:
+        settings: list[dict[str, object]] = [
+            {"host": registry.host, "mirrors": [mirror.url]}
+        ]
+        hosts = Path(containerd.runtime.containerd.config.registry_dir)
+        write_hosts(hosts, parse_registries(settings))
+        cli.config.write_text(json.dumps({"registries": settings}))
+        await asyncio.to_thread(cli.log_in, registry)
+
+        pulled = await asyncio.to_thread(cli.text, "image", "pull", pushed.name)
+
+        assert pulled.startswith(pushed.name)
+        assert mirror.seen
+        assert not any(mirror.credentials_seen())
+        write_hosts(hosts, ())
+
+
+async def test_an_insecure_registry_is_pulled_from_without_tls(
+    cli: Cli, containerd: RunningContainerd, registry: Server
+) -> None:
+    async with pusher(registry) as push:
+        pushed = await push.image("insecure", "v1", small_image("insecure:v1"))
+    settings: list[dict[str, object]] = [{"host": registry.host, "insecure": True}]
+    hosts = Path(containerd.runtime.containerd.config.registry_dir)
+    write_hosts(hosts, parse_registries(settings))
+    cli.config.write_text(json.dumps({"registries": settings}))
+    cli.log_in(registry)
+
+    assert cli.text("image", "pull", pushed.name).startswith(pushed.name)
+    write_hosts(hosts, ())
 
 
 def make_file(name: str, path: Path, content: bytes = b"x") -> Path:
