@@ -39,7 +39,8 @@ log = structlog.get_logger()
 _CNI_RESULTS: Final = Path("/var/lib/cni/results")
 #: Where containerd before 2.0 puts shim sockets, whatever its state directory.
 _SHIM_SOCKETS: Final = Path("/run/containerd/s")
-_TASKS: Final = "io.containerd.runtime.v2.task"
+#: Where containerd keeps its tasks, below its state directory.
+TASKS: Final = "io.containerd.runtime.v2.task"
 _NETNS_DIRS: Final = (Path("/run/netns"), Path("/var/run/netns"))
 _MNT_DETACH: Final = 2
 _UMOUNT_NOFOLLOW: Final = 8
@@ -116,11 +117,11 @@ class _Traces:
 def _read_traces(row: Instance) -> _Traces:
     sockets: set[Path] = set()
     ids: set[str] = set()
-    tasks = row.containerd_state / _TASKS
+    tasks = row.containerd_state / TASKS
     for bundle in tasks.glob("*/*"):
         ids.add(bundle.name)
         for name in ("address", "bootstrap.json"):
-            sockets.update(_socket_paths(bundle / name))
+            sockets.update(socket_paths(bundle / name))
     cgroups: set[Path] = set()
     inits: set[ProcessId] = set()
     namespaces: set[Path] = set()
@@ -128,10 +129,9 @@ def _read_traces(row: Instance) -> _Traces:
         ids.add(state.parent.name)
         found = _read_runc_state(state)
         cgroups.update(Path(p) for p in (found.get("cgroup_paths") or {}).values())
-        process = read_process(int(found.get("init_process_pid") or 0))
-        start = str(found.get("init_process_start", ""))
-        if process is not None and str(process.start_ticks) == start:
-            inits.add(process)
+        init = _live_init(found)
+        if init is not None:
+            inits.add(init)
         paths = (found.get("namespace_paths") or {}).values()
         namespaces.update(Path(p) for p in paths if Path(p).parent in _NETNS_DIRS)
     return _Traces(
@@ -143,7 +143,8 @@ def _read_traces(row: Instance) -> _Traces:
     )
 
 
-def _socket_paths(file: Path) -> Iterator[Path]:
+def socket_paths(file: Path) -> Iterator[Path]:
+    """Yield the socket that a bundle's address file names (blocking)."""
     try:
         text = file.read_text()
     except OSError:
@@ -152,6 +153,18 @@ def _socket_paths(file: Path) -> Iterator[Path]:
         text = str(json.loads(text).get("address", ""))
     if text.startswith("unix://"):
         yield Path(text.removeprefix("unix://"))
+
+
+def read_runc_init(file: Path) -> ProcessId | None:
+    """Return the first process of the container of a runc state file (blocking)."""
+    return _live_init(_read_runc_state(file))
+
+
+def _live_init(state: dict[str, Any]) -> ProcessId | None:
+    process = read_process(int(state.get("init_process_pid") or 0))
+    start = str(state.get("init_process_start", ""))
+    same = process is not None and str(process.start_ticks) == start
+    return process if same else None
 
 
 def _read_runc_state(file: Path) -> dict[str, Any]:
@@ -175,7 +188,7 @@ def _kill_processes(row: Instance, traces: _Traces) -> None:
     while True:
         found = {
             *traces.init_pids,
-            *(process for tree in _cgroup_trees(row) for process in _members(tree)),
+            *(process for tree in cgroup_trees(row) for process in members(tree)),
             *find_shims(str(row.containerd_socket)),
         }
         found = {
@@ -191,14 +204,16 @@ def _kill_processes(row: Instance, traces: _Traces) -> None:
         kill_all(tuple(found), within_s=1.0)
 
 
-def _cgroup_trees(row: Instance) -> Iterator[Path]:
+def cgroup_trees(row: Instance) -> Iterator[Path]:
+    """Yield the instance's cgroup in every hierarchy (blocking)."""
     for mount in cgroup_mounts():
         tree = Path(mount.point) / row.cgroup_root.lstrip("/")
         if tree.is_dir():
             yield tree
 
 
-def _members(tree: Path) -> Iterator[ProcessId]:
+def members(tree: Path) -> Iterator[ProcessId]:
+    """Yield the processes in a cgroup and below it (blocking)."""
     for directory, _, _ in os.walk(tree, topdown=False):
         with suppress(OSError):
             for line in (Path(directory) / "cgroup.procs").read_text().split():
@@ -266,16 +281,17 @@ def _remove_cni_results(row: Instance, traces: _Traces) -> None:
 
 
 def _remove_cgroups(row: Instance, traces: _Traces) -> None:
-    for tree in list(_cgroup_trees(row)):
-        _remove_cgroup_tree(tree)
+    for tree in list(cgroup_trees(row)):
+        remove_cgroup_tree(tree)
     for path in traces.cgroups:
         if path.is_dir():
-            _remove_cgroup_tree(path)
+            remove_cgroup_tree(path)
             with suppress(OSError):
                 path.parent.rmdir()  # containerd's own parent, if nobody uses it
 
 
-def _remove_cgroup_tree(tree: Path) -> None:
+def remove_cgroup_tree(tree: Path) -> None:
+    """Remove a cgroup and those below it, waiting for the dead to leave (blocking)."""
     until_s = time.monotonic() + _RMDIR_WITHIN_S
     for directory, _, _ in os.walk(tree, topdown=False):
         while True:

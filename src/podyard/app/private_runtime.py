@@ -1,14 +1,19 @@
 """A private containerd for an instance: its row and what the host can do, combined."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from podyard import __version__
 from podyard.app.host import Host, find_program, snapshotter_for
 from podyard.app.instances import Instance
+from podyard.app.orphans import remove_orphans
 from podyard.containerd.build import ContainerdConfig, RuntimeHandlerConfig
+from podyard.containerd.client import ContainerdError
 from podyard.containerd.images import PINNED, ImageImporter
 from podyard.containerd.own_images import ImageSpec, sandbox_image
 from podyard.containerd.supervise import (
@@ -26,8 +31,13 @@ from podyard.network.bridge import (
 )
 from podyard.network.decide import NetworkFacts
 
+log = structlog.get_logger()
+
 #: Kernel settings that Pods need, noted and put back by the last instance.
 KERNEL_SETTINGS: Final = {"net/ipv4/ip_forward": "1"}
+
+#: How long after a restart, and then again, orphans are looked for, seconds.
+_TIDY_AGAIN_S: Final = (30.0, 270.0)
 
 #: Variables of Podyard's own environment that pulls need too.
 PROXY_VARIABLES: Final = (
@@ -78,6 +88,7 @@ class PrivateRuntime:
             ContainerdStartError: a program that it takes is missing on the host.
         """
         wishes = wishes or RuntimeWishes()
+        self._row = row
         binary = find_program("containerd")
         if binary is None:
             raise ContainerdStartError(
@@ -120,7 +131,40 @@ class PrivateRuntime:
         """
         started = await self.containerd.start()
         await self.importer.ensure(self.sandbox_image, labels=PINNED)
+        if not started.adopted:
+            await self.tidy()
         return started
+
+    async def watch(self) -> None:
+        """Start containerd again whenever it dies, until cancelled.
+
+        What a death has left may come to light only when CRI has removed the Pods of
+        that moment, so it is looked for again later.
+        """
+        restarted = asyncio.Event()
+
+        async def again() -> None:
+            await self.tidy()
+            restarted.set()
+
+        async def tidy_later() -> None:
+            while True:
+                await restarted.wait()
+                restarted.clear()
+                for pause_s in _TIDY_AGAIN_S:
+                    await asyncio.sleep(pause_s)
+                    await self.tidy()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(tidy_later(), name="runtime-tidy")
+            await self.containerd.watch(restarted=again)
+
+    async def tidy(self) -> None:
+        """Remove what a containerd that died has left and forgotten."""
+        try:
+            await remove_orphans(self._row)
+        except (ContainerdError, OSError) as error:
+            log.warning("orphans_not_removed", error=str(error))
 
 
 def _sandbox_image(host: Host) -> ImageSpec:

@@ -12,6 +12,7 @@ from typing import Final, Self
 import structlog
 
 from podyard.app.config import Config
+from podyard.app.guarded_images import GuardedImages
 from podyard.app.host import Host
 from podyard.app.instances import Instance
 from podyard.app.private_runtime import (
@@ -60,12 +61,13 @@ class Runtime:
         channel: CriChannel,
         runtime: RuntimeService,
         *,
+        config: Config,
         private: PrivateRuntime | None,
         description: str,
     ) -> None:
         self._channel = channel
         self.runtime = runtime
-        self.images: ImageService = GrpcImageService(channel)
+        self.images: ImageService = GuardedImages(GrpcImageService(channel), config)
         self.private = private
         self.description = description
         self._stack = AsyncExitStack()
@@ -77,7 +79,7 @@ class Runtime:
             group = await self._stack.enter_async_context(asyncio.TaskGroup())
             watching = group.create_task(
                 supervise(
-                    self.private.containerd.watch,
+                    self.private.watch,
                     restart_after_s=1,
                     on_crash=partial(log.error, "containerd_watch_crashed"),
                 )
@@ -100,7 +102,7 @@ async def open_runtime(
         RuntimeStartError: it does not come up or does not answer.
     """
     if config.runtime_endpoint:
-        return await _open_endpoint(config.runtime_endpoint)
+        return await _open_endpoint(config)
     try:
         private = await asyncio.to_thread(
             partial(PrivateRuntime, row, host, clock=clock, wishes=_wishes(config))
@@ -115,7 +117,13 @@ async def open_runtime(
         channel, ContainerdEvents(private.containerd.config.socket)
     )
     what = "adopted" if started.adopted else "started"
-    return Runtime(channel, runtime, private=private, description=f"containerd {what}")
+    return Runtime(
+        channel,
+        runtime,
+        config=config,
+        private=private,
+        description=f"containerd {what}",
+    )
 
 
 async def _bring_demo_image(private: PrivateRuntime) -> None:
@@ -143,7 +151,8 @@ def demo_image() -> ImageSpec | None:
     return None
 
 
-async def _open_endpoint(endpoint: str) -> Runtime:
+async def _open_endpoint(config: Config) -> Runtime:
+    endpoint = config.runtime_endpoint
     if not endpoint.startswith(("unix://", "/")):
         raise RuntimeStartError(
             f'--runtime-endpoint: "{endpoint}" must be a unix socket, such as '
@@ -167,6 +176,7 @@ async def _open_endpoint(endpoint: str) -> Runtime:
     return Runtime(
         channel,
         runtime,
+        config=config,
         private=None,
         description=f"{version.runtime_name} {version.runtime_version} at {socket}",
     )

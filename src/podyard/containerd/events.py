@@ -60,12 +60,7 @@ class ContainerdEvents:
                         yield event
 
     async def _learn(self, client: ContainerdClient) -> None:
-        reply = await client.call(
-            _CONTAINERS + "List", pb.ListContainersRequest(), pb.ListContainersResponse
-        )
-        self._pod_uids = {
-            item.id: item.labels.get(Label.POD_UID, "") for item in reply.containers
-        }
+        self._pod_uids = await _list(client)
 
     async def _event(
         self, client: ContainerdClient, envelope: pb.Envelope
@@ -107,3 +102,21 @@ class ContainerdEvents:
                 return ""
             raise
         return reply.container.labels.get(Label.POD_UID, "")
+
+
+async def list_container_ids(socket: str) -> frozenset[str]:
+    """Return the ids of the containers and sandboxes that containerd knows.
+
+    Raises:
+        ContainerdError: containerd does not answer.
+    """
+    async with ContainerdClient(socket) as client:
+        return frozenset(await _list(client))
+
+
+async def _list(client: ContainerdClient) -> dict[str, str]:
+    """Return container id → Pod UID."""
+    reply = await client.call(
+        _CONTAINERS + "List", pb.ListContainersRequest(), pb.ListContainersResponse
+    )
+    return {item.id: item.labels.get(Label.POD_UID, "") for item in reply.containers}

@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +44,9 @@ log = structlog.get_logger()
 
 #: CRI answers this once it has recovered its state; an empty request is valid.
 _READY_CALL: Final = "/runtime.v1.RuntimeService/Status"
-_RESTART: Final = Backoff(base_s=0.1, cap_s=30.0)
+_RESTART: Final = Backoff(base_s=0.1, cap_s=5.0)
 #: After living this long, the next death counts as the first again.
-_STABLE_AFTER_S: Final = 60.0
+_STABLE_AFTER_S: Final = 10.0
 _CONNECT_STEP_S: Final = 0.002
 _LOG_CHECK_S: Final = 300.0
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -115,6 +115,7 @@ class Containerd:
         binary: str = "containerd",
         ready_within_s: float = 60.0,
         environment: Mapping[str, str] | None = None,
+        restart: Backoff = _RESTART,
     ) -> None:
         """Describe it; nothing runs yet.
 
@@ -125,6 +126,7 @@ class Containerd:
             binary: the program, a name or a path.
             ready_within_s: seconds a start may take; a recovery of many Pods counts.
             environment: added to the minimal one (proxies, say).
+            restart: pauses of a crash loop; the first death is answered at once.
         """
         self.config = config
         self.files = files
@@ -132,6 +134,7 @@ class Containerd:
         self._binary = binary
         self._ready_within_s = ready_within_s
         self._environment = dict(environment or {})
+        self._restart = restart
         self._process: ProcessId | None = None
         self._digest = ""
 
@@ -177,21 +180,30 @@ class Containerd:
         )
         return Started(self._process, adopted=adopted, took_s=took_s)
 
-    async def watch(self) -> None:
-        """Start it again whenever it dies, until cancelled."""
+    async def watch(
+        self, *, restarted: Callable[[], Awaitable[object]] | None = None
+    ) -> None:
+        """Start it again whenever it dies, until cancelled.
+
+        Args:
+            restarted: called after each new start; it handles its own errors.
+        """
         delay_s = 0.0
         while True:
             began_s = self._clock.monotonic_s()
             await self._wait_exit()
             lived_s = self._clock.monotonic_s() - began_s
-            delay_s = 0.0 if lived_s > _STABLE_AFTER_S else _RESTART.after(delay_s)
+            delay_s = 0.0 if lived_s > _STABLE_AFTER_S else self._restart.after(delay_s)
             log.warning("containerd_died", lived_s=round(lived_s, 1))
             # The first death is answered at once, a crash loop is slowed down.
-            await asyncio.sleep(delay_s if delay_s > _RESTART.first() else 0)
+            await asyncio.sleep(delay_s if delay_s > self._restart.first() else 0)
             try:
                 await self.start()
             except ContainerdStartError as error:
                 log.warning("containerd_start_failed", error=str(error))
+                continue
+            if restarted is not None:
+                await restarted()
 
     async def stop(self, *, within_s: float = 10.0) -> None:
         """End containerd itself; the shims and their containers live on."""

@@ -1,0 +1,144 @@
+"""What a killed containerd forgets: shims, task directories and cgroups of nobody.
+
+containerd that dies while it makes or removes a container may come back without its
+record, and leaves the shim, its processes and cgroups for ever. Whatever carries the
+id of a container that containerd does not list is such an orphan.
+"""
+
+import asyncio
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from podyard.app.cleanup import (
+    TASKS,
+    cgroup_trees,
+    members,
+    read_runc_init,
+    remove_cgroup_tree,
+    remove_tree,
+    socket_paths,
+    unmount_below,
+)
+from podyard.app.instances import Instance
+from podyard.containerd.build import NAMESPACE
+from podyard.containerd.events import list_container_ids
+from podyard.containerd.processes import (
+    ProcessId,
+    command_line,
+    find_shims,
+    kill_all,
+)
+
+log = structlog.get_logger()
+
+_ID: Final = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Traces:
+    """What carries container ids on this host, by id."""
+
+    shims: dict[str, ProcessId]
+    bundles: dict[str, Path]
+    states: dict[str, Path]
+    cgroups: dict[str, tuple[Path, ...]]
+
+    @property
+    def ids(self) -> frozenset[str]:
+        return frozenset({*self.shims, *self.bundles, *self.states, *self.cgroups})
+
+
+async def remove_orphans(row: Instance) -> int:
+    """Remove what belongs to no container of the instance's containerd.
+
+    Call it when containerd has just come up: what is found is looked at before the
+    list is asked for, so a container that is being made now is always listed.
+
+    Returns:
+        How many container ids had something left.
+
+    Raises:
+        ContainerdError: containerd does not answer.
+    """
+    traces = await asyncio.to_thread(_look, row)
+    if not traces.ids:
+        return 0
+    known = await list_container_ids(str(row.containerd_socket))
+    orphans = traces.ids - known
+    if orphans:
+        await asyncio.to_thread(_remove, traces, orphans)
+        log.info("orphans_removed", count=len(orphans), ids=sorted(orphans)[:10])
+    return len(orphans)
+
+
+def _look(row: Instance) -> _Traces:
+    shims = {}
+    for process in find_shims(str(row.containerd_socket)):
+        words = command_line(process.pid)
+        with suppress(ValueError, IndexError):
+            shims[words[words.index("-id") + 1]] = process
+    cgroups: dict[str, tuple[Path, ...]] = {}
+    for tree in cgroup_trees(row):
+        for directory, _, _ in os.walk(tree):
+            found = _ID.search(Path(directory).name)
+            if found is not None:
+                paths = cgroups.get(found[0], ())
+                cgroups[found[0]] = (*paths, Path(directory))
+    return _Traces(
+        shims=shims,
+        bundles=_by_id(row.containerd_state / TASKS / NAMESPACE),
+        states=_by_id(row.runc_root / NAMESPACE),
+        cgroups=cgroups,
+    )
+
+
+def _by_id(directory: Path) -> dict[str, Path]:
+    try:
+        return {path.name: path for path in directory.iterdir()}
+    except FileNotFoundError:
+        return {}
+
+
+def _remove(traces: _Traces, orphans: frozenset[str]) -> None:
+    # Processes first, and the shims last of them: they would report the deaths.
+    kill_all(tuple(_processes(traces, orphans)), within_s=5.0)
+    kill_all(
+        tuple(shim for name, shim in traces.shims.items() if name in orphans),
+        within_s=5.0,
+    )
+    for name in orphans:
+        with suppress(OSError):
+            _remove_files(traces, name)
+        for path in traces.cgroups.get(name, ()):
+            with suppress(OSError):
+                remove_cgroup_tree(path)
+
+
+def _processes(traces: _Traces, orphans: frozenset[str]) -> Iterator[ProcessId]:
+    for name in orphans:
+        for path in traces.cgroups.get(name, ()):
+            yield from members(path)
+        if name in traces.states:
+            init = read_runc_init(traces.states[name] / "state.json")
+            if init is not None:
+                yield init
+
+
+def _remove_files(traces: _Traces, name: str) -> None:
+    bundle = traces.bundles.get(name)
+    if bundle is not None:
+        if name in traces.shims:
+            for address in ("address", "bootstrap.json"):
+                for socket in socket_paths(bundle / address):
+                    socket.unlink(missing_ok=True)
+        unmount_below(bundle)
+        remove_tree(bundle)
+    if name in traces.states:
+        remove_tree(traces.states[name])
