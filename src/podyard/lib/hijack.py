@@ -21,6 +21,10 @@ class Hijacked(web.Response):
         """Send nothing."""
 
 
+def _has_switched(answer: bytes) -> bool:
+    return answer.startswith((b"HTTP/1.1 101", b"HTTP/1.0 101"))
+
+
 async def relay_upgrade(request: web.Request, dial: Dial, head: bytes) -> Hijacked:
     """Send ``head`` to another server and join its connection with the client's.
 
@@ -38,6 +42,8 @@ async def relay_upgrade(request: web.Request, dial: Dial, head: bytes) -> Hijack
     if client is None:
         raise ConnectionResetError("the client has gone")
     relay = Relay()
+    # Where the other end did not upgrade, nothing more of the client reaches it.
+    relay.right.check = _has_switched
     other = await dial(lambda: relay.right)
     # aiohttp stops reading at an upgrade; what came behind it waits in the parser.
     early: bytes = getattr(request.protocol, "_message_tail", b"") or b""

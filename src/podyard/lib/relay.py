@@ -4,6 +4,7 @@ Used after an HTTP upgrade, when both connections carry something else than HTTP
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 
 
@@ -14,6 +15,9 @@ class RelaySide(asyncio.Protocol):
         self._relay = relay
         self.transport: asyncio.Transport | None = None
         self.peer: RelaySide | None = None
+        #: Called with the first bytes from here; ``False`` keeps the other side mute.
+        self.check: Callable[[bytes], bool] | None = None
+        self._mute = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember the transport."""
@@ -21,9 +25,19 @@ class RelaySide(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass bytes on."""
+        if self._mute:
+            return
+        if self.check is not None:
+            check, self.check = self.check, None
+            if self.peer is not None and not check(data):
+                self.peer.mute()
         other = self.peer.transport if self.peer else None
         if other is not None and not other.is_closing():
             other.write(data)
+
+    def mute(self) -> None:
+        """Drop whatever comes from here from now on."""
+        self._mute = True
 
     def eof_received(self) -> bool:
         """Pass a half close on where the other side can; keep our own half open."""
