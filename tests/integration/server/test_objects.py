@@ -305,6 +305,7 @@ async def test_a_pod_is_bound_once(api: Running):
 
     assert first.status == 201
     assert stored["spec"]["nodeName"] == "n1"
+    assert stored["metadata"]["generation"] == 1
     assert stored["status"]["conditions"][0]["type"] == "PodScheduled"
     assert second.status == 409
     assert 'pod p is already assigned to node "n1"' in second.json["message"]

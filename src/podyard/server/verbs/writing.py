@@ -325,7 +325,9 @@ async def _change_row(
     default_object(resource.kind, new)
     if change.admitted:
         new = await _admit(context, call, new, old, change)
-    _count_generation(resource, new, old)
+    # A Pod that was bound is as wanted as before (conformance: "Pods Generation").
+    if change.subresource != "binding":
+        _count_generation(resource, new, old)
     if change.tracked:
         _track_owners(context, call, new, old)
     return await _store_change(context, call, row, new, old, change)
