@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Generic, TypeVar
 
 _T = TypeVar("_T")
+_U = TypeVar("_U")
 
 
 async def finish(work: Coroutine[object, object, _T], *, within_s: float) -> _T:
@@ -78,6 +79,27 @@ async def wait_first(*waits: Awaitable[object]) -> int:
         await asyncio.gather(*tasks, return_exceptions=True)
     tasks[first].result()
     return first
+
+
+async def both(
+    first: Coroutine[object, object, _T], second: Coroutine[object, object, _U]
+) -> tuple[_T, _U]:
+    """Run two things at once and return what both gave.
+
+    When one fails the other is cancelled, and the failure is raised as it is.
+    """
+    tasks = (asyncio.ensure_future(first), asyncio.ensure_future(second))
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            if not task.done():
+                task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    failed = [task for task in tasks if not task.cancelled() and task.exception()]
+    if failed:
+        failed[0].result()
+    return tasks[0].result(), tasks[1].result()
 
 
 class SharedCalls(Generic[_T]):

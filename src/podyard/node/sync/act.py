@@ -218,13 +218,12 @@ class PodActor:
 
     # --- sandbox ---
 
-    async def create_sandbox(self, pod: Pod, attempt: int) -> Sandbox:
-        """Create and start the Pod's sandbox.
+    async def create_sandbox(self, pod: Pod, sandbox: Sandbox) -> Sandbox:
+        """Create and start a sandbox that has been described.
 
         Raises:
             PodActionError: it failed; the event is out.
         """
-        sandbox = await self.describe_sandbox(pod, attempt, announce=True)
         try:
             sandbox_id = await _whole(
                 self._parts.runtime.run_pod_sandbox(sandbox.config, sandbox.handler),
@@ -313,7 +312,9 @@ class PodActor:
         observed: ObservedPod,
         pod_ips: tuple[str, ...],
     ) -> StartedContainer:
-        """Pull, create and start one container; its PostStart is the caller's.
+        """Pull, create and start one container.
+
+        What comes after that (status, event, log link, PostStart) is the caller's.
 
         Raises:
             StartError: it failed; the event is out.
@@ -381,7 +382,6 @@ class PodActor:
             ) from error
         self._tell(pod, container, "Created", "Container created")
         await self._start(pod, container, container_id)
-        self._tell(pod, container, "Started", "Container started")
         log_file = self._files.log_file(
             pod.namespace, pod.name, pod.uid, container.name, attempt
         )

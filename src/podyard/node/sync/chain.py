@@ -6,7 +6,7 @@ next look shows how far it came.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
@@ -14,7 +14,7 @@ import structlog
 from podyard.api.core_v1 import Container, Pod
 from podyard.api.observed import ObservedPod
 from podyard.cri.services import CRIError
-from podyard.lib.aio import wait_first
+from podyard.lib.aio import both, wait_first
 from podyard.node.hooks.parts import HookError
 from podyard.node.status.decide import Waiting
 from podyard.node.sync.act import PodActionError, Sandbox, StartError
@@ -39,6 +39,8 @@ RETRY_S: Final = 10.0
 NETWORK_RETRY_S: Final = 1.0
 #: A start that takes longer than this is shown in the status meanwhile, seconds.
 SLOW_START_S: Final = 0.25
+#: After a start that was told of already the Pod is looked at again, seconds.
+LOOK_SOON_S: Final = 0.05
 
 
 class StartChain:
@@ -49,7 +51,7 @@ class StartChain:
         tools: what every Pod uses.
         notes: what is remembered of this one.
         stops: the Pod's stops.
-        look: observes the Pod.
+        publish: tells of what was seen of the Pod.
         on_refused: called with the reason when the Pod can never start.
     """
 
@@ -59,7 +61,7 @@ class StartChain:
         tools: PodTools,
         notes: PodNotes,
         stops: PodStops,
-        look: Callable[[], Awaitable[ObservedPod]],
+        publish: Callable[[ObservedPod], object],
         on_refused: Callable[[str], None],
     ) -> None:
         self.pod = pod
@@ -74,7 +76,7 @@ class StartChain:
         self._tools = tools
         self._notes = notes
         self._stops = stops
-        self._look = look
+        self._publish = publish
         self._on_refused = on_refused
         self._log = log.bind(pod=pod.full_name)
 
@@ -129,19 +131,24 @@ class StartChain:
         actor = self._tools.actor
         if actions.create_sandbox and self._network_is_away():
             return
-        volumes = await actor.prepare_pod(self.pod)
+        volumes, sandbox = await both(
+            actor.prepare_pod(self.pod),
+            actor.describe_sandbox(
+                self.pod,
+                actions.attempt,
+                sandbox_id=actions.sandbox_id,
+                announce=actions.create_sandbox,
+            ),
+        )
         if actions.create_sandbox:
             await self._end_old_sandboxes(actions, observed)
-            sandbox = await actor.create_sandbox(self.pod, actions.attempt)
+            sandbox = await actor.create_sandbox(self.pod, sandbox)
             self._notes.changed(look_in_s=SLOW_START_S)
-        else:
-            sandbox = await actor.describe_sandbox(
-                self.pod, actions.attempt, sandbox_id=actions.sandbox_id
-            )
+            observed = await self._tools.observer.add_sandbox(observed, sandbox.id)
         self.sandbox_since_s = self._tools.clock.monotonic_s()
-        observed = await self._look()
         for action in start:
-            if not await self._start_one(action, sandbox, volumes, observed):
+            going, observed = await self._start_one(action, sandbox, volumes, observed)
+            if not going:
                 return
 
     def _network_is_away(self) -> bool:
@@ -176,8 +183,12 @@ class StartChain:
         sandbox: Sandbox,
         volumes: Mapping[str, MountedVolume],
         observed: ObservedPod,
-    ) -> bool:
-        """Start one container; return whether those after it may be started."""
+    ) -> tuple[bool, ObservedPod]:
+        """Start one container.
+
+        Returns:
+            Whether those after it may be started, and the look that knows it.
+        """
         container = action.container
         ips = self._tools.ips_of(self.pod, observed)
         self.current = container
@@ -189,7 +200,7 @@ class StartChain:
                     self.pod, container, sandbox, volumes, observed, ips
                 )
                 container_id = started.id
-                self._started(container, container_id)
+                observed = await self._started(container, container_id, observed)
                 await self._tools.actor.link_log(self.pod, container, started)
             if hook_of(container, "post_start") is not None:
                 await self._post_start(container, container_id, ips)
@@ -198,20 +209,28 @@ class StartChain:
             self._retry_later(container.name, RETRY_S)
             self._notes.story.tell(f"{container.name}: {error.reason}")
             self._notes.changed()
-            return action.group is not Group.INIT or container.is_sidecar
+            return action.group is not Group.INIT or container.is_sidecar, observed
         finally:
             self.current = None
-        return True
+        return True, observed
 
-    def _started(self, container: Container, container_id: str) -> None:
-        """Note a start; its status goes out while the chain goes on."""
+    async def _started(
+        self, container: Container, container_id: str, observed: ObservedPod
+    ) -> ObservedPod:
+        """Note a start and tell of it at once, while the chain goes on."""
         notes = self._notes
         notes.waiting.pop(container.name, None)
         notes.retry_at_s.pop(container.name, None)
         notes.promised.discard(container.name)
         if hook_of(container, "post_start") is not None:
             notes.held.add(container_id)
-        notes.changed()
+        notes.changed(look_in_s=LOOK_SOON_S)
+        observed = await self._tools.observer.add_container(observed, container_id)
+        self._publish(observed)
+        self._tools.tell(
+            self.pod, "Started", "Container started", container=container.name
+        )
+        return observed
 
     async def _post_start(
         self, container: Container, container_id: str, ips: tuple[str, ...]

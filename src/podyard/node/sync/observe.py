@@ -14,6 +14,7 @@ from podyard.api.observed import (
 from podyard.api.restart import newest_first
 from podyard.api.runtime import Annotation, NamespaceMode
 from podyard.cri.services import CRINotFoundError, RuntimeService
+from podyard.lib.aio import both
 from podyard.node.sync.files import Blocking, PodFiles
 
 _FALLBACK: Final = "FallbackToLogsOnError"
@@ -44,8 +45,10 @@ class Observer:
         Raises:
             CRIError: the runtime cannot be asked.
         """
-        sandboxes = await self._runtime.list_pod_sandboxes(pod_uid=uid)
-        containers = await self._runtime.list_containers(pod_uid=uid)
+        sandboxes, containers = await both(
+            self._runtime.list_pod_sandboxes(pod_uid=uid),
+            self._runtime.list_containers(pod_uid=uid),
+        )
         return ObservedPod(
             uid=uid,
             name=name,
@@ -59,6 +62,28 @@ class Observer:
                 ]
             ),
         )
+
+    async def add_sandbox(self, observed: ObservedPod, sandbox_id: str) -> ObservedPod:
+        """Return a look that knows a sandbox just made, without looking anew.
+
+        Raises:
+            CRIError: it is gone already, or the runtime is.
+        """
+        made = await self._runtime.pod_sandbox_status(sandbox_id)
+        if made.ips or made.network is NamespaceMode.NODE:
+            self._sandboxes[made.id] = made
+        return replace(observed, sandboxes=(made, *observed.sandboxes))
+
+    async def add_container(
+        self, observed: ObservedPod, container_id: str
+    ) -> ObservedPod:
+        """Return a look that knows a container just started, without looking anew.
+
+        Raises:
+            CRIError: it is gone already, or the runtime is.
+        """
+        seen = await self._remember(await self._runtime.container_status(container_id))
+        return replace(observed, containers=newest_first([seen, *observed.containers]))
 
     def forget(self, observed: ObservedPod) -> None:
         """Drop what was remembered of a Pod that is gone."""
@@ -108,6 +133,9 @@ class Observer:
             seen = await self._runtime.container_status(listed.id)
         except CRINotFoundError:
             return None
+        return await self._remember(seen)
+
+    async def _remember(self, seen: ContainerStatus) -> ContainerStatus:
         if seen.state is ContainerState.EXITED:
             seen = await self._with_message(seen)
             self._exited[seen.id] = seen

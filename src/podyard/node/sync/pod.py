@@ -13,7 +13,7 @@ journal say.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 from typing import Final
@@ -23,7 +23,7 @@ import structlog
 from podyard.api.core_v1 import Pod, parse_time
 from podyard.api.documents import Document
 from podyard.api.observed import ObservedPod, SandboxState
-from podyard.api.restart import crash_loop_key
+from podyard.api.restart import crash_loop_key, newest_first
 from podyard.node.status.conditions.decide import OWNED
 from podyard.node.status.decide import (
     TERMINAL,
@@ -125,6 +125,7 @@ class PodSync:
         self._refreshing = False
         self._refresh_at_s = tools.clock.monotonic_s()
         self._stopped_sandboxes: set[str] = set()
+        self._seen: ObservedPod | None = None
         self._told_waits: dict[str, datetime] = {}
         self._skipped = False
         self._log = log.bind(pod=pod.full_name)
@@ -294,6 +295,7 @@ class PodSync:
     async def _observe(self) -> ObservedPod:
         """Look, and let go of what the world no longer has."""
         observed = await self._look()
+        self._seen = observed
         if not self._adopted:
             await self._adopt(observed)
         self._stops.notice(observed)
@@ -360,6 +362,23 @@ class PodSync:
         if not self._removed:
             tools.status.set(pod, status)
         return status
+
+    def _publish_start(self, observed: ObservedPod) -> None:
+        """Tell of what the chain has just made, beside what was seen last."""
+        if self.stage is not Stage.SYNC:
+            return
+        seen = self._seen or observed
+        boxes = {box.id for box in seen.sandboxes}
+        known = {container.id for container in seen.containers}
+        new_boxes = tuple(b for b in observed.sandboxes if b.id not in boxes)
+        new = [c for c in observed.containers if c.id not in known]
+        self._publish(
+            replace(
+                seen,
+                sandboxes=new_boxes + seen.sandboxes,
+                containers=newest_first([*new, *seen.containers]),
+            )
+        )
 
     def _take_waiting(self, actions: PodActions) -> None:
         """Show crash-loop back-off; each wait is told once."""
@@ -446,7 +465,12 @@ class PodSync:
         observed: ObservedPod,
     ) -> None:
         chain = StartChain(
-            self.pod, self._tools, self._notes, self._stops, self._look, self._refuse
+            self.pod,
+            self._tools,
+            self._notes,
+            self._stops,
+            self._publish_start,
+            self._refuse,
         )
         self._chain = chain
         self._skipped = False
