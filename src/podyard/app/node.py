@@ -40,6 +40,7 @@ from podyard.lib.clock import Clock
 from podyard.lib.metrics import Computed, Metric
 from podyard.lib.parts import load_parts
 from podyard.network.agent import NetworkAgent
+from podyard.network.conntrack import forget_stale_flows
 from podyard.network.decide import NetworkFacts
 from podyard.network.nftables import Nftables
 from podyard.node.agent import NodeAgent, NodeConfig, NodeParts, PodEvents
@@ -139,13 +140,13 @@ class Followed:
     """The kinds a node follows whole: Services, their slices, RuntimeClasses."""
 
     def __init__(self, client: HttpApiClient, network: NetworkAgent, name: str) -> None:
-        self.services = Informer(client, SERVICE, on_change=network.on_change)
-        self.slices = Informer(client, ENDPOINT_SLICE, on_change=network.on_change)
+        self.services = Informer(client, SERVICE, on_change=network.on_service)
+        self.slices = Informer(client, ENDPOINT_SLICE, on_change=network.on_slice)
         self.classes = Informer(client, RUNTIME_CLASS, on_change=lambda *_: None)
         self.pods = Informer(
             client,
             POD,
-            on_change=network.on_change,
+            on_change=network.on_pod,
             field_selector=f"spec.nodeName={name}",
         )
 
@@ -258,7 +259,13 @@ async def _make_node(
     recorder = EventRecorder(client, component="kubelet", host=setup.name, clock=clock)
     events = NodeEvents(recorder, setup.name)
     health = RuntimeHealth(runtime)
-    network = NetworkAgent(setup.facts, apply=Nftables(row.nft_table).apply)
+    network = NetworkAgent(
+        setup.facts,
+        apply=Nftables(row.nft_table).apply,
+        forget_stale=lambda targets: asyncio.to_thread(
+            forget_stale_flows, targets, setup.facts
+        ),
+    )
     followed = Followed(client, network, setup.name)
     referenced = ReferencedObjects(client)
     limits = await asyncio.to_thread(lambda: observe_host_limits(observe_cgroups()))

@@ -1,23 +1,28 @@
-"""Services, endpoints and host ports → one nftables table, as text.
+"""What is to be forwarded → one nftables table.
 
 Rewriting happens where a packet enters (prerouting, and output for the host itself);
-masquerading where it leaves. A ClusterIP or port that nobody serves is refused.
-Sources: https://kubernetes.io/docs/reference/networking/virtual-ips/ and the
-``hostPort`` of https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/.
+masquerading where it leaves, and only where the answer would else go astray. An
+address or port that nobody serves is refused. Connections that are established keep
+their endpoint: they are known to the kernel, and pass the rules only once.
+
+Source: https://kubernetes.io/docs/reference/networking/virtual-ips/
 """
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from podyard.api.documents import Document
+from podyard.network.build import Endpoint, HostPort, ServiceRule
+from podyard.network.table import Collection, Table, replace_table
 
-#: An IPv4 address and a port.
-Endpoint = tuple[str, int]
-
-_SERVICE_NAME: Final = "kubernetes.io/service-name"
-_ANY: Final = {"", "0.0.0.0", "::"}  # noqa: S104 - what a Pod may write
+_BY_ADDRESS: Final = "ipv4_addr . inet_proto . inet_service"
+_BY_PORT: Final = "inet_proto . inet_service"
+_PAIR: Final = "ipv4_addr . ipv4_addr"
+#: So many endpoints are chosen from by one rule each, more by a map.
+_RULES_BELOW: Final = 8
+#: A set in which the kernel notes who was sent where.
+_LEARNED: Final = "type ipv4_addr; size 65535; flags dynamic,timeout;"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,153 +45,6 @@ class NetworkFacts:
     bridged_packets_are_filtered: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceRule:
-    """One port of a Service.
-
-    Attributes:
-        ips: ClusterIPs and external IPs.
-        protocol: ``TCP``, ``UDP`` or ``SCTP``.
-        node_port: 0 for none.
-        endpoints: where to; empty when nobody serves.
-    """
-
-    ips: tuple[str, ...]
-    port: int
-    protocol: str
-    endpoints: tuple[Endpoint, ...]
-    node_port: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class HostPort:
-    """One ``hostPort``; ``host_ip`` is empty for every address of the host."""
-
-    port: int
-    protocol: str
-    to: Endpoint
-    host_ip: str = ""
-
-
-def service_rules(
-    services: Iterable[Document], slices: Iterable[Document]
-) -> tuple[ServiceRule, ...]:
-    """Return the rules of all Services that have a ClusterIP.
-
-    Endpoints that are ready are used; where none is, those that still serve while
-    terminating (KEP-1669).
-    """
-    by_service: dict[tuple[str, str], list[Document]] = {}
-    for item in slices:
-        metadata = item["metadata"]
-        name = (metadata.get("labels") or {}).get(_SERVICE_NAME)
-        if name and item.get("addressType", "IPv4") == "IPv4":
-            key = (metadata.get("namespace", ""), name)
-            by_service.setdefault(key, []).append(item)
-    rules: list[ServiceRule] = []
-    for service in services:
-        metadata = service["metadata"]
-        key = (metadata.get("namespace", ""), metadata["name"])
-        rules += _rules_of(service, by_service.get(key, []))
-    return tuple(sorted(rules, key=lambda rule: (rule.ips, rule.port, rule.protocol)))
-
-
-def _rules_of(service: Document, slices: list[Document]) -> Iterator[ServiceRule]:
-    spec = service.get("spec") or {}
-    if spec.get("type") == "ExternalName":
-        return
-    ips = spec.get("clusterIPs") or [spec.get("clusterIP", "")]
-    ips = [ip for ip in (*ips, *(spec.get("externalIPs") or ())) if _is_ipv4(ip)]
-    if not ips:
-        return
-    for port in spec.get("ports") or ():
-        yield ServiceRule(
-            ips=tuple(dict.fromkeys(ips)),
-            port=int(port["port"]),
-            protocol=port.get("protocol") or "TCP",
-            endpoints=_endpoints(slices, port.get("name") or ""),
-            node_port=int(port.get("nodePort") or 0),
-        )
-
-
-def _is_ipv4(text: object) -> bool:
-    try:
-        ipaddress.IPv4Address(str(text))
-    except ValueError:
-        return False
-    return True
-
-
-def _endpoints(slices: list[Document], port_name: str) -> tuple[Endpoint, ...]:
-    ready: set[Endpoint] = set()
-    terminating: set[Endpoint] = set()
-    for item in slices:
-        ports = [
-            int(port["port"])
-            for port in item.get("ports") or ()
-            if (port.get("name") or "") == port_name and port.get("port")
-        ]
-        for endpoint in item.get("endpoints") or ():
-            conditions = endpoint.get("conditions") or {}
-            addresses = [ip for ip in endpoint.get("addresses") or () if _is_ipv4(ip)]
-            found = {(ip, port) for ip in addresses[:1] for port in ports}
-            if conditions.get("ready", True) is not False:
-                ready |= found
-            elif conditions.get("serving") and conditions.get("terminating"):
-                terminating |= found
-    return tuple(sorted(ready or terminating))
-
-
-def host_ports(pods: Iterable[Document]) -> tuple[HostPort, ...]:
-    """Return the host ports of the Pods that have an address and run.
-
-    A Pod on the host's network binds its ports itself. Where two Pods claim one port,
-    the older Pod keeps it.
-    """
-    taken: dict[tuple[str, int, str], HostPort] = {}
-    for pod in sorted(pods, key=_age):
-        for port in _host_ports_of(pod):
-            taken.setdefault((port.host_ip, port.port, port.protocol), port)
-    return tuple(taken[key] for key in sorted(taken))
-
-
-def _age(pod: Document) -> tuple[str, str, str]:
-    metadata = pod["metadata"]
-    return (
-        str(metadata.get("creationTimestamp") or ""),
-        str(metadata.get("namespace", "")),
-        str(metadata["name"]),
-    )
-
-
-def _host_ports_of(pod: Document) -> Iterator[HostPort]:
-    spec = pod.get("spec") or {}
-    status = pod.get("status") or {}
-    ip = status.get("podIP") or ""
-    if spec.get("hostNetwork") or not _is_ipv4(ip):
-        return
-    if status.get("phase") in {"Succeeded", "Failed"}:
-        return
-    sidecars = [
-        container
-        for container in spec.get("initContainers") or ()
-        if container.get("restartPolicy") == "Always"
-    ]
-    for container in (*sidecars, *(spec.get("containers") or ())):
-        for port in container.get("ports") or ():
-            if not port.get("hostPort"):
-                continue
-            host_ip = port.get("hostIP") or ""
-            if host_ip not in _ANY and not _is_ipv4(host_ip):
-                continue
-            yield HostPort(
-                port=int(port["hostPort"]),
-                protocol=port.get("protocol") or "TCP",
-                to=(ip, int(port["containerPort"])),
-                host_ip="" if host_ip in _ANY else host_ip,
-            )
-
-
 def decide_ruleset(
     facts: NetworkFacts,
     *,
@@ -194,94 +52,159 @@ def decide_ruleset(
     ports: Iterable[HostPort] = (),
 ) -> str:
     """Return the input of ``nft -f``: the whole table, replaced in one transaction."""
-    table = f"inet {facts.table}"
-    served = [rule for rule in services if rule.endpoints]
-    plan = _Plan()
-    for rule in served:
+    return replace_table(decide_table(facts, services=services, ports=ports))
+
+
+def decide_table(
+    facts: NetworkFacts,
+    *,
+    services: Iterable[ServiceRule] = (),
+    ports: Iterable[HostPort] = (),
+) -> Table:
+    """Return the table that forwards these."""
+    plan = _Plan(ipaddress.IPv4Network(facts.pod_cidr))
+    for rule in services:
         plan.add_service(rule)
     for port in ports:
         plan.add_host_port(port)
-    lines = [
-        f"table {table}",
-        f"delete table {table}",
-        f"table {table} {{",
-        *_map("cluster_ips", "ipv4_addr . inet_proto . inet_service", plan.addresses),
-        *_map("host_ports", "inet_proto . inet_service", plan.host),
-        *_hairpins(plan.targets),
-    ]
-    for name, endpoints in plan.chains.items():
-        lines += [f"  chain {name} {{", f"    {_dnat(name, endpoints)}", "  }"]
-    lines += _base_chains(facts)
-    lines.append("}")
-    return "\n".join(lines) + "\n"
+    hairpins = dict.fromkeys((f"{ip} . {ip}" for ip in sorted(plan.targets)), "")
+    return Table(
+        name=facts.table,
+        collections={
+            "cluster_ips": Collection(
+                "map", f"{_BY_ADDRESS} : verdict", plan.addresses
+            ),
+            "host_ports": Collection("map", f"{_BY_PORT} : verdict", plan.host),
+            "unserved_ips": Collection("map", f"{_BY_ADDRESS} : verdict", plan.no_ips),
+            "unserved_ports": Collection("map", f"{_BY_PORT} : verdict", plan.no_ports),
+            "hairpins": Collection("set", _PAIR, hairpins),
+            "elsewhere": Collection(
+                "set", _BY_ADDRESS, dict.fromkeys(sorted(plan.elsewhere), "")
+            ),
+        },
+        learned=plan.learned,
+        chains={"refuse": _REFUSE, **plan.chains, **_base_chains(facts)},
+    )
 
 
+#: A reset is never held back by the limit on ICMP errors.
+_REFUSE: Final = ("meta l4proto tcp reject with tcp reset", "reject")
+
+
+@dataclass(slots=True)
 class _Plan:
     """Chains and the map entries that lead to them."""
 
-    def __init__(self) -> None:
-        self.chains: dict[str, tuple[Endpoint, ...]] = {}
-        self.addresses: dict[str, str] = {}
-        self.host: dict[str, str] = {}
-        self.targets: set[str] = set()
+    pods: ipaddress.IPv4Network
+    chains: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    addresses: dict[str, str] = field(default_factory=dict)
+    host: dict[str, str] = field(default_factory=dict)
+    no_ips: dict[str, str] = field(default_factory=dict)
+    no_ports: dict[str, str] = field(default_factory=dict)
+    learned: dict[str, str] = field(default_factory=dict)
+    #: Endpoint → whether it is a Pod of this node.
+    targets: dict[str, bool] = field(default_factory=dict)
+    elsewhere: set[str] = field(default_factory=set)
 
     def add_service(self, rule: ServiceRule) -> None:
         protocol = rule.protocol.lower()
-        chain = f"service-{rule.ips[0]}-{protocol}-{rule.port}"
-        self._add_chain(chain, rule.endpoints)
-        for ip in rule.ips:
-            self.addresses.setdefault(f"{ip} . {protocol} . {rule.port}", chain)
+        where = f"{rule.ips[0]}-{protocol}-{rule.port}"
+        keys = [f"{ip} . {protocol} . {rule.port}" for ip in rule.ips]
+        more = [f"{ip} . {protocol} . {rule.port}" for ip in rule.external_ips]
+        verdict = self._serve(f"service-{where}", rule, rule.endpoints)
+        outside = verdict
+        if rule.outside is not None:
+            outside = self._serve(f"outside-{where}", rule, rule.outside)
+        self._point(keys, verdict, self.addresses, self.no_ips, rule.drops_inside)
+        self._point(more, outside, self.addresses, self.no_ips, rule.drops_outside)
         if rule.node_port:
-            self.host.setdefault(f"{protocol} . {rule.node_port}", chain)
+            ports = [f"{protocol} . {rule.node_port}"]
+            self._point(ports, outside, self.host, self.no_ports, rule.drops_outside)
+
+    @staticmethod
+    def _point(
+        keys: Iterable[str],
+        chain: str,
+        served: dict[str, str],
+        unserved: dict[str, str],
+        drops: bool,  # noqa: FBT001 - one of several answers
+    ) -> None:
+        for key in keys:
+            if chain:
+                served.setdefault(key, f"goto {chain}")
+            else:
+                unserved.setdefault(key, "drop" if drops else "goto refuse")
+
+    def _serve(
+        self, name: str, rule: ServiceRule, endpoints: tuple[Endpoint, ...]
+    ) -> str:
+        """Add the chain of a Service; return its name, empty where nobody serves."""
+        if not endpoints:
+            return ""
+        if rule.affinity_s:
+            self._add_sticky(name, rule, endpoints)
+        else:
+            self.chains.setdefault(name, _dnat(rule.protocol.lower(), endpoints))
+        self._aim(rule.protocol.lower(), endpoints)
+        return name
+
+    def _add_sticky(
+        self, name: str, rule: ServiceRule, endpoints: tuple[Endpoint, ...]
+    ) -> None:
+        choices: list[str] = []
+        known: list[str] = []
+        for ip, port in endpoints:
+            one = f"{name}-to-{ip}-{port}"
+            memory = f"seen-{one}"
+            self.learned[memory] = _LEARNED
+            self.chains[one] = (
+                f"update @{memory} {{ ip saddr timeout {rule.affinity_s}s }}",
+                *_dnat(rule.protocol.lower(), ((ip, port),)),
+            )
+            known.append(f"ip saddr @{memory} goto {one}")
+            choices.append(f"{len(choices)} : goto {one}")
+        pick = f"numgen random mod {len(choices)} vmap {{ {', '.join(choices)} }}"
+        self.chains[name] = (*known, pick)
 
     def add_host_port(self, port: HostPort) -> None:
         protocol = port.protocol.lower()
         chain = f"host-{port.host_ip or 'any'}-{protocol}-{port.port}"
-        self._add_chain(chain, (port.to,))
+        self.chains.setdefault(chain, _dnat(protocol, (port.to,)))
+        self._aim(protocol, (port.to,))
         if port.host_ip:
             key = f"{port.host_ip} . {protocol} . {port.port}"
-            self.addresses.setdefault(key, chain)
+            self.addresses.setdefault(key, f"goto {chain}")
         else:
-            self.host.setdefault(f"{protocol} . {port.port}", chain)
+            self.host.setdefault(f"{protocol} . {port.port}", f"goto {chain}")
 
-    def _add_chain(self, name: str, endpoints: tuple[Endpoint, ...]) -> None:
-        self.chains.setdefault(name, endpoints)
-        self.targets.update(ip for ip, _ in endpoints)
-
-
-def _map(name: str, kind: str, entries: Mapping[str, str]) -> list[str]:
-    lines = [f"  map {name} {{", f"    type {kind} : verdict"]
-    if entries:
-        body = ", ".join(f"{key} : goto {chain}" for key, chain in entries.items())
-        lines.append(f"    elements = {{ {body} }}")
-    return [*lines, "  }"]
+    def _aim(self, protocol: str, endpoints: Iterable[Endpoint]) -> None:
+        for ip, port in endpoints:
+            if ip not in self.targets:
+                self.targets[ip] = ipaddress.IPv4Address(ip) in self.pods
+            if not self.targets[ip]:
+                self.elsewhere.add(f"{ip} . {protocol} . {port}")
 
 
-def _hairpins(targets: Iterable[str]) -> list[str]:
-    """Return the set of addresses that may reach themselves through a Service."""
-    lines = ["  set hairpins {", "    type ipv4_addr . ipv4_addr"]
-    pairs = ", ".join(f"{ip} . {ip}" for ip in sorted(targets))
-    if pairs:
-        lines.append(f"    elements = {{ {pairs} }}")
-    return [*lines, "  }"]
-
-
-def _dnat(chain: str, endpoints: tuple[Endpoint, ...]) -> str:
+def _dnat(protocol: str, endpoints: tuple[Endpoint, ...]) -> tuple[str, ...]:
     # The protocol is named again because a port can only be rewritten where it exists.
-    protocol = chain.rsplit("-", 2)[1]
-    if len(endpoints) == 1:
-        ip, port = endpoints[0]
-        return f"meta l4proto {protocol} dnat ip to {ip}:{port}"
-    choices = ", ".join(
-        f"{number} : {ip} . {port}" for number, (ip, port) in enumerate(endpoints)
-    )
-    return (
-        f"meta l4proto {protocol} dnat ip addr . port to "
-        f"numgen random mod {len(endpoints)} map {{ {choices} }}"
+    match = f"meta l4proto {protocol}"
+    if len(endpoints) > _RULES_BELOW:
+        choices = ", ".join(
+            f"{number} : {ip} . {port}" for number, (ip, port) in enumerate(endpoints)
+        )
+        pick = f"numgen random mod {len(endpoints)} map {{ {choices} }}"
+        return (f"{match} dnat ip addr . port to {pick}",)
+    # A few rules load much faster than a map. Each takes its share of what is left.
+    last = len(endpoints) - 1
+    return tuple(
+        f"{match} dnat ip to {ip}:{port}"
+        if number == last
+        else f"{match} numgen random mod {last + 1 - number} 0 dnat ip to {ip}:{port}"
+        for number, (ip, port) in enumerate(endpoints)
     )
 
 
-def _base_chains(facts: NetworkFacts) -> list[str]:
+def _base_chains(facts: NetworkFacts) -> dict[str, tuple[str, ...]]:
     bridge = f'"{facts.bridge}"'
     between_pods = (
         []
@@ -296,45 +219,132 @@ def _base_chains(facts: NetworkFacts) -> list[str]:
         f"ip daddr != {{ {facts.pod_cidr}, 224.0.0.0/4 }} "
         f'oifname != {{ {bridge}, "lo" }} masquerade'
     )
-    refuse = [
-        # A reset is never held back by the limit on ICMP errors.
-        f"ip daddr {facts.service_cidr} meta l4proto tcp reject with tcp reset",
-        f"ip daddr {facts.service_cidr} reject",
-    ]
-    chains = {
-        "services": [
+    unserved = "ip daddr . meta l4proto . th dport vmap @unserved_ips"
+    refuse = (unserved, f"ip daddr {facts.service_cidr} goto refuse")
+    return {
+        "services": (
             "ip daddr . meta l4proto . th dport vmap @cluster_ips",
             "fib daddr type local meta l4proto . th dport vmap @host_ports",
-        ],
-        "nat_prerouting": [
+        ),
+        "nat_prerouting": (
             "type nat hook prerouting priority dstnat; policy accept;",
             "jump services",
-        ],
-        "nat_output": [
+        ),
+        "nat_output": (
             "type nat hook output priority -100; policy accept;",
             "jump services",
-        ],
-        "nat_postrouting": [
+        ),
+        "nat_postrouting": (
             "type nat hook postrouting priority srcnat; policy accept;",
             "ct status dnat ip saddr . ip daddr @hairpins masquerade",
             f"oifname {bridge} ip saddr 127.0.0.0/8 masquerade",
             *between_pods,
             leaving,
-        ],
-        "raw_prerouting": [
+            # An endpoint that is not here would answer the client past us.
+            "ct status dnat ip daddr . meta l4proto . th dport @elsewhere masquerade",
+        ),
+        "raw_prerouting": (
             "type filter hook prerouting priority raw; policy accept;",
             f"iifname {bridge} ip daddr 127.0.0.0/8 drop",
-        ],
-        "filter_forward": [
+        ),
+        "filter_input": (
+            "type filter hook input priority filter; policy accept;",
+            unserved,
+            "fib daddr type local meta l4proto . th dport vmap @unserved_ports",
+        ),
+        "filter_forward": (
             "type filter hook forward priority filter; policy accept;",
             *refuse,
-        ],
-        "filter_output": [
+        ),
+        "filter_output": (
             "type filter hook output priority filter; policy accept;",
             *refuse,
-        ],
+        ),
     }
-    lines = []
-    for name, rules in chains.items():
-        lines += [f"  chain {name} {{", *(f"    {rule}" for rule in rules), "  }"]
-    return lines
+
+
+# --- flows that lead nowhere ---
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A UDP flow as connection tracking knows it.
+
+    Attributes:
+        source: who sends, as it was sent.
+        to: whereto, as it was sent.
+        answers: who answers, after rewriting.
+    """
+
+    source: Endpoint
+    to: Endpoint
+    answers: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class UdpTargets:
+    """Where UDP is sent on to.
+
+    Attributes:
+        addresses: address and port → endpoints.
+        ports: port of the host → endpoints.
+    """
+
+    addresses: Mapping[Endpoint, frozenset[Endpoint]]
+    ports: Mapping[int, frozenset[Endpoint]]
+
+
+def udp_targets(
+    services: Iterable[ServiceRule], ports: Iterable[HostPort]
+) -> UdpTargets:
+    """Return where UDP goes by these rules."""
+    addresses: dict[Endpoint, frozenset[Endpoint]] = {}
+    host: dict[int, frozenset[Endpoint]] = {}
+    for rule in services:
+        if rule.protocol != "UDP":
+            continue
+        outside = frozenset(rule.endpoints if rule.outside is None else rule.outside)
+        for ip in rule.ips:
+            addresses.setdefault((ip, rule.port), frozenset(rule.endpoints))
+        for ip in rule.external_ips:
+            addresses.setdefault((ip, rule.port), outside)
+        if rule.node_port:
+            host.setdefault(rule.node_port, outside)
+    for port in ports:
+        if port.protocol == "UDP" and port.host_ip:
+            addresses.setdefault((port.host_ip, port.port), frozenset({port.to}))
+        elif port.protocol == "UDP":
+            host.setdefault(port.port, frozenset({port.to}))
+    return UdpTargets(addresses, host)
+
+
+def stale_flows(
+    flows: Iterable[Flow],
+    targets: UdpTargets,
+    *,
+    service_cidr: str,
+    host_ips: frozenset[str],
+) -> Iterator[Flow]:
+    """Yield the flows that lead where the rules would not send them now.
+
+    UDP has no end: a client that goes on sending would talk to a gone endpoint for
+    ever. TCP connections are left alone, they end by themselves.
+
+    Args:
+        flows: the UDP flows of this machine.
+        targets: where UDP goes now.
+        service_cidr: the ClusterIPs.
+        host_ips: the addresses of this machine.
+    """
+    network = ipaddress.IPv4Network(service_cidr)
+    for flow in flows:
+        if flow.to in targets.addresses:
+            wanted = targets.addresses[flow.to]
+        elif ipaddress.IPv4Address(flow.to[0]) in network:
+            wanted = frozenset()
+        elif flow.to[0] in host_ips and flow.to[1] in targets.ports:
+            wanted = targets.ports[flow.to[1]]
+        else:
+            continue
+        if flow.answers not in wanted:
+            yield flow

@@ -1,10 +1,12 @@
-"""One nftables table of ours, replaced whole and only when it changed."""
+"""One nftables table of ours: loaded whole once, then changed where it differs."""
 
 import asyncio
 import subprocess
 from typing import Final
 
 import structlog
+
+from podyard.network.table import Table, change_table, replace_table
 
 log = structlog.get_logger()
 
@@ -27,19 +29,39 @@ class Nftables:
         """
         self._table = table
         self._binary = binary
-        self._applied = ""
+        self._loaded: Table | None = None
 
-    async def apply(self, ruleset: str) -> bool:
-        """Load a ruleset in one transaction; tell whether it was needed.
+    async def apply(self, table: Table) -> bool:
+        """Load a table in one transaction; tell whether it was needed.
+
+        What was loaded before is changed; where that fails, because somebody else
+        was at it, the whole table is loaded anew.
 
         Raises:
             NftablesError: nft is missing or refused; the old rules stand.
         """
-        if ruleset == self._applied:
+        loaded = self._loaded
+        if loaded is not None:
+            text = change_table(loaded, table)
+            if not text:
+                return False
+            if await self._load(text, quiet=True):
+                self._loaded = table
+                return True
+        self._loaded = None
+        await self._load(replace_table(table))
+        self._loaded = table
+        return True
+
+    async def _load(self, text: str, *, quiet: bool = False) -> bool:
+        try:
+            await asyncio.to_thread(run_nft, text, binary=self._binary)
+        except NftablesError as error:
+            if not quiet:
+                raise
+            log.warning("nftables_change_refused", table=self._table, error=str(error))
             return False
-        await asyncio.to_thread(run_nft, ruleset, binary=self._binary)
-        self._applied = ruleset
-        log.debug("nftables_applied", table=self._table, bytes=len(ruleset))
+        log.debug("nftables_applied", table=self._table, bytes=len(text))
         return True
 
     async def remove(self) -> None:
@@ -49,7 +71,7 @@ class Nftables:
             NftablesError: nft is missing or refused.
         """
         await asyncio.to_thread(remove_table, self._table, binary=self._binary)
-        self._applied = ""
+        self._loaded = None
 
 
 def remove_table(table: str, *, binary: str = "nft") -> None:

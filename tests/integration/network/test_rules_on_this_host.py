@@ -15,14 +15,11 @@ import pytest
 
 from podyard.app.private_runtime import bridge_config
 from podyard.network.bridge import ensure_bridge, remove_bridge
-from podyard.network.decide import (
-    HostPort,
-    NetworkFacts,
-    ServiceRule,
-    decide_ruleset,
-)
+from podyard.network.build import HostPort, ServiceRule
+from podyard.network.decide import NetworkFacts, decide_ruleset, decide_table
 from podyard.network.netlink import Netlink
 from podyard.network.nftables import Nftables, NftablesError, list_tables, run_nft
+from podyard.network.table import Table
 from support.containerd import (
     RunningContainerd,
     Services,
@@ -276,10 +273,10 @@ async def test_pods_do_not_reach_loopback_servers_of_the_host(running):
 
 async def test_ruleset_is_loaded_only_when_it_changed(running):
     nftables = Nftables(running.facts.table)
-    text = decide_ruleset(running.facts)
+    table = decide_table(running.facts)
 
-    assert await nftables.apply(text)
-    assert not await nftables.apply(text)
+    assert await nftables.apply(table)
+    assert not await nftables.apply(table)
 
 
 async def test_refused_ruleset_leaves_the_old_one(running):
@@ -287,7 +284,7 @@ async def test_refused_ruleset_leaves_the_old_one(running):
     nftables = Nftables(running.facts.table)
 
     with pytest.raises(NftablesError, match="syntax error"):
-        await nftables.apply("table inet x { nonsense }")
+        await nftables.apply(Table("x", {}, {}, {"c": ("nonsense",)}))
 
     assert running.facts.table in list_tables()
 

@@ -42,46 +42,113 @@ async def follow(agent, pods, steps):
         running.cancel()
 
 
+async def forget(targets):
+    return None
+
+
 async def test_changes_that_come_together_make_one_round():
     applied = []
 
-    async def apply(text):
-        applied.append(text)
+    async def apply(table):
+        applied.append(table.collections["host_ports"].elements)
 
-    agent = NetworkAgent(FACTS, apply=apply)
+    agent = NetworkAgent(FACTS, apply=apply, forget_stale=forget)
     pods = Objects(pod(8080))
 
     def change():
         pods.documents.append(pod(8081))
         for _ in range(5):
-            agent.on_change(None, pods.documents[-1])
+            agent.on_pod(None, pods.documents[-1])
 
     await follow(agent, pods, [change])
 
-    assert len(applied) == 2
-    assert "8081" not in applied[0]
-    assert "8081" in applied[1]
+    assert [list(ports) for ports in applied] == [
+        ["tcp . 8080"],
+        ["tcp . 8080", "tcp . 8081"],
+    ]
+
+
+async def test_a_pod_without_a_change_of_ports_makes_no_round():
+    applied = []
+
+    async def apply(table):
+        applied.append(table)
+
+    agent = NetworkAgent(FACTS, apply=apply, forget_stale=forget)
+    ready = {**pod(8080), "spec": pod(8080)["spec"] | {"priority": 1}}
+
+    await follow(agent, Objects(), [lambda: agent.on_pod(pod(8080), ready)])
+
+    assert len(applied) == 1
 
 
 async def test_refused_rules_are_tried_again():
     tried = []
 
-    async def apply(text):
-        tried.append(text)
+    async def apply(table):
+        tried.append(table)
         if len(tried) == 1:
             raise NftablesError("busy")
 
-    await follow(NetworkAgent(FACTS, apply=apply), Objects(), [lambda: None])
+    agent = NetworkAgent(FACTS, apply=apply, forget_stale=forget)
+    await follow(agent, Objects(), [lambda: None])
 
     assert len(tried) == 2
 
 
-async def test_base_rules_need_no_informer():
-    applied = []
+async def test_flows_are_forgotten_when_udp_goes_elsewhere():
+    asked = []
 
-    async def apply(text):
-        applied.append(text)
+    async def apply(table):
+        return None
 
-    await NetworkAgent(FACTS, apply=apply).apply_base()
+    async def ask(targets):
+        asked.append(targets.addresses)
 
-    assert "masquerade" in applied[0]
+    agent = NetworkAgent(FACTS, apply=apply, forget_stale=ask)
+    service = {
+        "metadata": {"namespace": "d", "name": "s"},
+        "spec": {
+            "clusterIP": "10.96.0.2",
+            "ports": [{"name": "d", "port": 53, "protocol": "UDP"}],
+        },
+    }
+    tcp = {
+        "metadata": {"namespace": "d", "name": "t"},
+        "spec": {"clusterIP": "10.96.0.3", "ports": [{"port": 80}]},
+    }
+
+    await follow(
+        agent,
+        Objects(),
+        [
+            lambda: agent.on_service(None, service),
+            lambda: agent.on_service(None, tcp),
+            lambda: agent.on_slice(None, endpoint_slice("10.88.0.2")),
+            lambda: agent.on_slice(
+                endpoint_slice("10.88.0.2"), endpoint_slice("10.88.0.3")
+            ),
+            lambda: agent.on_service(service, None),
+        ],
+    )
+
+    to = ("10.96.0.2", 53)
+    assert asked == [
+        {},
+        {to: frozenset()},
+        {to: frozenset({("10.88.0.2", 5353)})},
+        {to: frozenset({("10.88.0.3", 5353)})},
+        {},
+    ]
+
+
+def endpoint_slice(ip):
+    return {
+        "metadata": {
+            "namespace": "d",
+            "name": "s-x",
+            "labels": {"kubernetes.io/service-name": "s"},
+        },
+        "endpoints": [{"addresses": [ip]}],
+        "ports": [{"name": "d", "port": 5353}],
+    }

@@ -2,14 +2,16 @@
 
 import pytest
 
+from podyard.network.build import HostPort, ServiceRule, host_ports, service_rules
 from podyard.network.decide import (
-    HostPort,
+    Flow,
     NetworkFacts,
-    ServiceRule,
     decide_ruleset,
-    host_ports,
-    service_rules,
+    decide_table,
+    stale_flows,
+    udp_targets,
 )
+from podyard.network.table import change_table
 
 FACTS = NetworkFacts("podyard-p", "pyd-p", "10.88.0.0/24", "10.96.0.0/20", True)
 
@@ -135,7 +137,99 @@ def test_slice_of_another_namespace_or_service_does_not_count():
 def test_external_ips_lead_to_the_service_too():
     (rule,) = service_rules([service(externalIPs=["192.0.2.7"])], [])
 
-    assert rule.ips == ("10.96.0.5", "192.0.2.7")
+    assert rule.ips == ("10.96.0.5",)
+    assert rule.external_ips == ("192.0.2.7",)
+
+
+@pytest.mark.parametrize(
+    ("ingress", "expected"),
+    [
+        pytest.param({"ip": "192.0.2.8"}, ("192.0.2.8",), id="address"),
+        pytest.param({"hostname": "lb.example.com"}, (), id="name"),
+        pytest.param({"ip": "192.0.2.8", "ipMode": "Proxy"}, (), id="proxy"),
+    ],
+)
+def test_addresses_of_a_load_balancer_lead_to_the_service(ingress, expected):
+    document = service() | {"status": {"loadBalancer": {"ingress": [ingress]}}}
+
+    (rule,) = service_rules([document], [])
+
+    assert rule.external_ips == expected
+
+
+HERE, ELSEWHERE = ("10.88.0.2", 8080), ("192.0.2.1", 8080)
+
+
+@pytest.mark.parametrize(
+    ("spec", "ips", "expected"),
+    [
+        pytest.param(
+            {}, [HERE, ELSEWHERE], ((HERE, ELSEWHERE), None, False, False), id="cluster"
+        ),
+        pytest.param(
+            {"externalTrafficPolicy": "Local"},
+            [HERE, ELSEWHERE],
+            ((HERE, ELSEWHERE), (HERE,), False, False),
+            id="external-local",
+        ),
+        pytest.param(
+            {"externalTrafficPolicy": "Local"},
+            [ELSEWHERE],
+            ((ELSEWHERE,), (), False, True),
+            id="external-local-without-any",
+        ),
+        pytest.param(
+            {"internalTrafficPolicy": "Local"},
+            [HERE, ELSEWHERE],
+            ((HERE,), (HERE, ELSEWHERE), False, False),
+            id="internal-local",
+        ),
+        pytest.param(
+            {"internalTrafficPolicy": "Local"},
+            [ELSEWHERE],
+            ((), (ELSEWHERE,), True, False),
+            id="internal-local-without-any",
+        ),
+        pytest.param(
+            {"internalTrafficPolicy": "Local"},
+            [],
+            ((), None, False, False),
+            id="nobody-at-all-is-refused-not-dropped",
+        ),
+    ],
+)
+def test_traffic_policies_keep_to_this_node(spec, ips, expected):
+    slices = [endpoint_slice(*(endpoint(ip) for ip, _ in ips))]
+
+    (rule,) = service_rules([service(**spec)], slices, pod_cidr="10.88.0.0/24")
+
+    assert (
+        rule.endpoints,
+        rule.outside,
+        rule.drops_inside,
+        rule.drops_outside,
+    ) == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        pytest.param({}, 0, id="none"),
+        pytest.param({"sessionAffinity": "ClientIP"}, 10800, id="default"),
+        pytest.param(
+            {
+                "sessionAffinity": "ClientIP",
+                "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 7}},
+            },
+            7,
+            id="seconds",
+        ),
+    ],
+)
+def test_affinity_has_a_time(spec, expected):
+    (rule,) = service_rules([service(**spec)], [])
+
+    assert rule.affinity_s == expected
 
 
 @pytest.mark.parametrize(
@@ -238,18 +332,17 @@ def test_endpoints_share_by_chance():
         FACTS, services=[ServiceRule(("10.96.0.2",), 80, "UDP", endpoints, 30080)]
     )
 
-    assert (
-        "dnat ip addr . port to numgen random mod 2 map { 0 : 10.88.0.2 . 80, 1 : 10.88.0.3 . 81 }"
-        in text
-    )
+    assert "meta l4proto udp numgen random mod 2 0 dnat ip to 10.88.0.2:80" in text
+    assert "meta l4proto udp dnat ip to 10.88.0.3:81" in text
     assert "udp . 30080 : goto service-10.96.0.2-udp-80" in text
 
 
 def test_service_without_endpoints_is_refused_not_rewritten():
     text = decide_ruleset(FACTS, services=[ServiceRule(("10.96.0.2",), 80, "TCP", ())])
 
-    assert "10.96.0.2" not in text
-    assert text.count("ip daddr 10.96.0.0/20 reject") == 2
+    assert "dnat" not in text.replace("ct status dnat", "").replace("dstnat", "")
+    assert "10.96.0.2 . tcp . 80 : goto refuse" in text
+    assert text.count("ip daddr 10.96.0.0/20 goto refuse") == 2
 
 
 def test_target_may_reach_itself():
@@ -274,3 +367,181 @@ def test_same_input_gives_the_same_text():
     services = service_rules([service("b", ip="10.96.0.9"), service("a")], [])
 
     assert services == service_rules([service("a"), service("b", ip="10.96.0.9")], [])
+
+
+# --- tables ---
+
+TWO = (("10.88.0.2", 80), ("10.88.0.3", 80))
+
+
+def rule(endpoints=TWO, **more):
+    return ServiceRule(("10.96.0.2",), 80, "TCP", endpoints, **more)
+
+
+def test_many_endpoints_are_picked_from_a_map():
+    endpoints = tuple((f"10.88.0.{n}", 80) for n in range(2, 12))
+
+    text = decide_ruleset(FACTS, services=[rule(endpoints)])
+
+    assert "numgen random mod 10 map { 0 : 10.88.0.2 . 80, 1 : 10.88.0.3 . 80" in text
+
+
+def test_a_client_with_affinity_is_remembered_by_endpoint():
+    table = decide_table(FACTS, services=[rule(affinity_s=60)])
+
+    assert set(table.learned) == {
+        "seen-service-10.96.0.2-tcp-80-to-10.88.0.2-80",
+        "seen-service-10.96.0.2-tcp-80-to-10.88.0.3-80",
+    }
+    first = "service-10.96.0.2-tcp-80-to-10.88.0.2-80"
+    assert table.chains[first] == (
+        f"update @seen-{first} {{ ip saddr timeout 60s }}",
+        "meta l4proto tcp dnat ip to 10.88.0.2:80",
+    )
+    assert (
+        table.chains["service-10.96.0.2-tcp-80"][0]
+        == f"ip saddr @seen-{first} goto {first}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "collection", "expected"),
+    [
+        pytest.param(
+            rule(external_ips=("192.0.2.7",)),
+            "cluster_ips",
+            {
+                "10.96.0.2 . tcp . 80": "goto service-10.96.0.2-tcp-80",
+                "192.0.2.7 . tcp . 80": "goto service-10.96.0.2-tcp-80",
+            },
+            id="external-address",
+        ),
+        pytest.param(
+            rule((), node_port=30000),
+            "unserved_ports",
+            {"tcp . 30000": "goto refuse"},
+            id="node-port-without-endpoints",
+        ),
+        pytest.param(
+            rule(node_port=30000, outside=(), drops_outside=True),
+            "unserved_ports",
+            {"tcp . 30000": "drop"},
+            id="node-port-dropped-by-policy",
+        ),
+        pytest.param(
+            rule((), outside=TWO, node_port=30000, drops_inside=True),
+            "unserved_ips",
+            {"10.96.0.2 . tcp . 80": "drop"},
+            id="inside-dropped-by-policy",
+        ),
+        pytest.param(
+            rule(outside=TWO[:1], node_port=30000),
+            "host_ports",
+            {"tcp . 30000": "goto outside-10.96.0.2-tcp-80"},
+            id="outside-differs",
+        ),
+        pytest.param(
+            rule((("192.0.2.1", 5),)),
+            "elsewhere",
+            {"192.0.2.1 . tcp . 5": ""},
+            id="endpoint-elsewhere-is-masqueraded",
+        ),
+        pytest.param(rule(), "elsewhere", {}, id="own-pods-see-their-clients"),
+    ],
+)
+def test_collections(given, collection, expected):
+    table = decide_table(FACTS, services=[given])
+
+    assert table.collections[collection].elements == expected
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        pytest.param([rule()], [rule()], "", id="nothing"),
+        pytest.param(
+            [rule()],
+            [rule(TWO[:1])],
+            "flush chain inet podyard-p service-10.96.0.2-tcp-80\n"
+            "add rule inet podyard-p service-10.96.0.2-tcp-80 "
+            "meta l4proto tcp dnat ip to 10.88.0.2:80\n"
+            "delete element inet podyard-p hairpins { 10.88.0.3 . 10.88.0.3 }\n",
+            id="endpoint-goes",
+        ),
+        pytest.param(
+            [rule(TWO[:1])],
+            [rule(())],
+            "delete element inet podyard-p cluster_ips { 10.96.0.2 . tcp . 80 }\n"
+            "add element inet podyard-p unserved_ips "
+            "{ 10.96.0.2 . tcp . 80 : goto refuse }\n"
+            "delete element inet podyard-p hairpins { 10.88.0.2 . 10.88.0.2 }\n"
+            "flush chain inet podyard-p service-10.96.0.2-tcp-80\n"
+            "delete chain inet podyard-p service-10.96.0.2-tcp-80\n",
+            id="last-endpoint-goes",
+        ),
+        pytest.param(
+            [],
+            [rule(TWO[:1])],
+            "add chain inet podyard-p service-10.96.0.2-tcp-80\n"
+            "add rule inet podyard-p service-10.96.0.2-tcp-80 "
+            "meta l4proto tcp dnat ip to 10.88.0.2:80\n"
+            "add element inet podyard-p cluster_ips "
+            "{ 10.96.0.2 . tcp . 80 : goto service-10.96.0.2-tcp-80 }\n"
+            "add element inet podyard-p hairpins { 10.88.0.2 . 10.88.0.2 }\n",
+            id="service-comes",
+        ),
+    ],
+)
+def test_only_what_differs_is_changed(old, new, expected):
+    before = decide_table(FACTS, services=old)
+    after = decide_table(FACTS, services=new)
+
+    assert change_table(before, after) == expected
+
+
+def test_memory_of_clients_survives_the_change_of_another_endpoint():
+    before = decide_table(FACTS, services=[rule(affinity_s=60)])
+    after = decide_table(FACTS, services=[rule(TWO[:1], affinity_s=60)])
+
+    text = change_table(before, after)
+
+    kept = "seen-service-10.96.0.2-tcp-80-to-10.88.0.2-80"
+    gone = "seen-service-10.96.0.2-tcp-80-to-10.88.0.3-80"
+    assert f"set inet podyard-p {kept}" not in text
+    assert f"delete set inet podyard-p {gone}" in text
+
+
+# --- flows ---
+
+CLIENT = ("10.88.0.9", 40000)
+
+
+@pytest.mark.parametrize(
+    ("to", "answers", "is_stale"),
+    [
+        pytest.param(("10.96.0.2", 53), ("10.88.0.2", 53), False, id="endpoint-stays"),
+        pytest.param(("10.96.0.2", 53), ("10.88.0.7", 53), True, id="endpoint-gone"),
+        pytest.param(("10.96.0.2", 54), ("10.88.0.2", 54), True, id="port-gone"),
+        pytest.param(("10.96.0.3", 53), ("10.88.0.2", 53), True, id="service-gone"),
+        pytest.param(("10.88.0.1", 30053), ("10.88.0.7", 53), True, id="node-port"),
+        pytest.param(
+            ("10.88.0.1", 30053), ("10.88.0.1", 30053), True, id="older-than-the-port"
+        ),
+        pytest.param(("8.8.8.8", 30053), ("8.8.8.8", 30053), False, id="other-host"),
+        pytest.param(("127.0.0.1", 5353), ("10.88.0.2", 53), False, id="host-port"),
+        pytest.param(("8.8.8.8", 53), ("8.8.8.8", 53), False, id="not-ours"),
+    ],
+)
+def test_flows_to_where_nobody_serves_are_stale(to, answers, is_stale):
+    dns = ServiceRule(("10.96.0.2",), 53, "UDP", (("10.88.0.2", 53),), 30053)
+    port = HostPort(5353, "UDP", ("10.88.0.2", 53), host_ip="127.0.0.1")
+    flow = Flow(CLIENT, to, answers)
+
+    found = stale_flows(
+        [flow],
+        udp_targets([dns, rule()], [port]),
+        service_cidr="10.96.0.0/20",
+        host_ips=frozenset({"10.88.0.1", "127.0.0.1"}),
+    )
+
+    assert (list(found) == [flow]) is is_stale
