@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import io
 import json
 import os
 import shutil
@@ -253,7 +254,7 @@ class Pusher:
             location = urljoin(begin, answer.headers["Location"])
         async with self._session.put(
             location + ("&" if "?" in location else "?") + f"digest={digest}",
-            data=data,
+            data=io.BytesIO(data),
             headers={"Content-Type": "application/octet-stream"},
         ) as answer:
             assert answer.status == 201, await answer.text()
