@@ -11,7 +11,11 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,7 +148,7 @@ async def connect_to(runtime: PrivateRuntime) -> AsyncIterator[Services]:
         await channel.close()
 
 
-def connect(running: RunningContainerd) -> "asynccontextmanager[Services]":
+def connect(running: RunningContainerd) -> AbstractAsyncContextManager[Services]:
     """Open a connection to the containerd of a fixture."""
     return connect_to(running.runtime)
 
