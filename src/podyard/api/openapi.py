@@ -118,6 +118,8 @@ _SUBRESOURCES: Final[Mapping[Kind, tuple[_Subresource, ...]]] = {
         _Subresource("eviction", ("post",), _Gvk("policy", "v1", "Eviction")),
         _Subresource("ephemeralcontainers", _OBJECT_ACTIONS, _gvk(POD)),
         _Subresource("log", ("get",), None),
+        _Subresource("explain", ("get",), None),
+        _Subresource("hooklog", ("get",), None),
         _Subresource("exec", ("connect",), None),
         _Subresource("attach", ("connect",), None),
         _Subresource("portforward", ("connect",), None),

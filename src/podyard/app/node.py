@@ -5,7 +5,7 @@ import os
 import random
 import resource
 import socket
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -46,6 +46,7 @@ from podyard.network.nftables import Nftables
 from podyard.node.agent import NodeAgent, NodeConfig, NodeParts, PodEvents
 from podyard.node.credentials.manager import CredentialManager, find_node_files
 from podyard.node.credentials.parts import NodeFiles, SourceContext
+from podyard.node.endpoints.explain import ExplainParts, PodExplainer
 from podyard.node.endpoints.server import EndpointsConfig, NodeEndpoints
 from podyard.node.environment.build import DNSSettings, parse_resolv_conf
 from podyard.node.environment.manager import EnvironmentManager
@@ -350,6 +351,9 @@ async def _make_node(
         limits=limits,
         fail_refused_handlers=config.semantics == "documented",
     )
+    environment = EnvironmentManager(
+        referenced, followed.known_services, volumes.empty_dir
+    )
     agent = NodeAgent(
         NodeConfig(
             node=_node_settings(setup),
@@ -375,9 +379,7 @@ async def _make_node(
             journal=journal,
             images=images,
             volumes=volumes,
-            environment=EnvironmentManager(
-                referenced, followed.known_services, volumes.empty_dir
-            ),
+            environment=environment,
             cgroups=cgroups,
             runtime_classes=classes,
             hooks=hooks,
@@ -410,14 +412,41 @@ async def _make_node(
         chance=random.Random(),  # noqa: S311 - spreads retries, hides nothing
     )
     allocatable.update(agent.allocatable)
-    endpoints = _make_endpoints(setup, agent, clock)
+    explainer = PodExplainer(
+        setup.name,
+        ExplainParts(
+            journal=journal,
+            pods=agent,
+            environment=environment,
+            runtime_classes=classes,
+            handlers=partial(_handlers, health),
+            image_environment=setup.runtime.image_environment,
+            status=agent.pod_status,
+            story=agent.explain_pod,
+            host_ips=(str(row.gateway.ip),),
+            allocatable=partial(_allocatable, agent),
+        ),
+    )
+    endpoints = _make_endpoints(setup, agent, clock, explainer)
     tls = server_tls(setup.pki.node_serving, setup.pki.ca_path)
     await endpoints.start(("127.0.0.1", str(row.gateway.ip)), row.node_port, tls)
     stack.push_async_callback(endpoints.stop)
     return Node(setup, agent, endpoints, health, hooks)
 
 
-def _make_endpoints(setup: NodeSetup, agent: NodeAgent, clock: Clock) -> NodeEndpoints:
+def _handlers(health: RuntimeHealth) -> tuple[str, ...]:
+    status = health.status
+    return tuple(handler.name for handler in status.handlers) if status else ()
+
+
+def _allocatable(agent: NodeAgent) -> Mapping[str, str]:
+    status = agent.registration.document.get("status") or {}
+    return dict(status.get("allocatable") or {})
+
+
+def _make_endpoints(
+    setup: NodeSetup, agent: NodeAgent, clock: Clock, explainer: PodExplainer
+) -> NodeEndpoints:
     api_server = setup.pki.api_server_client.name
 
     def may(user: User, _subresource: str) -> bool:
@@ -450,6 +479,7 @@ def _make_endpoints(setup: NodeSetup, agent: NodeAgent, clock: Clock) -> NodeEnd
         metrics=partial(_metrics, agent),
         healthy=healthy,
         clock=clock,
+        explainer=explainer,
     )
 
 

@@ -72,6 +72,14 @@ class Runtime:
         self.description = description
         self._stack = AsyncExitStack()
 
+    async def image_environment(self, image: str) -> tuple[str, ...]:
+        """Return an image's own variables, ``NAME=value``; none where unknown.
+
+        Raises:
+            CRIError: the runtime could not be asked.
+        """
+        return await GrpcImageService(self._channel).image_environment(image)
+
     async def __aenter__(self) -> Self:
         """Begin to watch over a private containerd."""
         self._stack.push_async_callback(self._channel.close)

@@ -166,6 +166,7 @@ class ApiServer:
             issue_token=gates.issue_token,
             check_eviction=gates.check_eviction,
             gates=self._config.gates,
+            check_access=gates.authorization.check,
         )
         self._watches = Watches(context)
         pipeline = Pipeline(

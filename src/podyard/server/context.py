@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from podyard.api.documents import Document
+from podyard.api.errors import forbidden
 from podyard.api.feature_gates import DEFAULT_GATES, FeatureGates
 from podyard.api.identity import User
 from podyard.api.schema import Schemas
@@ -12,6 +13,7 @@ from podyard.api.scheme import Kind
 from podyard.lib.clock import Clock
 from podyard.server.admission.parts import AdmissionRequest
 from podyard.server.allocation import ServiceAddresses
+from podyard.server.build import RequestInfo
 from podyard.server.registry import Registry
 
 
@@ -47,6 +49,20 @@ async def allow_eviction(_: Document) -> None:
     """Let every eviction pass."""
 
 
+#: Lets a user do something beyond what was asked, or raises ``ApiError`` 403.
+CheckAccess: TypeAlias = Callable[[User, RequestInfo], Awaitable[None]]
+
+
+async def refuse_access(user: User, info: RequestInfo) -> None:
+    """Let nobody do anything more.
+
+    Raises:
+        ApiError: 403.
+    """
+    text = f'User "{user.name}" cannot {info.verb} resource "{info.resource}"'
+    raise forbidden(info.group, info.resource, info.name, text)
+
+
 @dataclass(frozen=True, slots=True)
 class ServerContext:
     """The doors of the verbs.
@@ -62,6 +78,7 @@ class ServerContext:
         issue_token: issues ServiceAccount tokens; ``None`` where nobody does.
         check_eviction: may refuse an eviction.
         gates: the features that are on.
+        check_access: asked where one request needs more than one permission.
     """
 
     registry: Registry
@@ -74,3 +91,4 @@ class ServerContext:
     issue_token: IssueToken | None = None
     check_eviction: CheckEviction = allow_eviction
     gates: FeatureGates = DEFAULT_GATES
+    check_access: CheckAccess = refuse_access

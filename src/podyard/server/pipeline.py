@@ -33,6 +33,7 @@ from podyard.server.verbs.connect import (
 )
 from podyard.server.verbs.create import create
 from podyard.server.verbs.delete import delete, delete_collection
+from podyard.server.verbs.explain import explain_pod, read_hook_log
 from podyard.server.verbs.get import get_object
 from podyard.server.verbs.list import list_objects
 from podyard.server.verbs.patch import patch
@@ -135,6 +136,8 @@ _SUBRESOURCE_VERBS: Final[Mapping[tuple[str, str], Verb]] = {
     ("token", "create"): request_token,
     ("finalize", "update"): finalize,
     ("log", "get"): read_log,
+    ("explain", "get"): explain_pod,
+    ("hooklog", "get"): read_hook_log,
     ("exec", "get"): exec_in,
     ("exec", "create"): exec_in,
     ("attach", "get"): attach_to,

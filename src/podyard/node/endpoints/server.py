@@ -7,7 +7,7 @@ needs a client certificate whose user may use the node's API.
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from podyard.node.endpoints.build import (
     parse_log_options,
     parse_stream_options,
 )
+from podyard.node.endpoints.explain import PARTS, PodExplainer
 from podyard.node.endpoints.logs import LogSource, read_log
 from podyard.node.endpoints.parts import EndpointError, PodDirectory
 from podyard.node.endpoints.stats import Summarizer
@@ -35,6 +36,7 @@ from podyard.node.endpoints.streaming import (
     stream_command,
     stream_ports,
 )
+from podyard.node.hooks.parts import LOG_NAME
 
 log = structlog.get_logger()
 
@@ -68,6 +70,7 @@ class NodeEndpoints:
         metrics: what ``/metrics`` shows.
         healthy: ``None``, or the reason why the agent is not well.
         clock: the time.
+        explainer: answers what was done for a Pod; ``None`` answers 404.
     """
 
     def __init__(
@@ -80,8 +83,10 @@ class NodeEndpoints:
         metrics: Callable[[], tuple[Metric, ...]],
         healthy: Callable[[], str | None],
         clock: Clock,
+        explainer: PodExplainer | None = None,
     ) -> None:
         self._config = config
+        self._explainer = explainer
         self._runtime = runtime
         self._pods = pods
         self._may = may
@@ -109,6 +114,8 @@ class NodeEndpoints:
             ("/stats/summary", "stats", self._summary),
             ("/configz", "configz", self._configz),
             ("/containerLogs/{namespace}/{pod}/{container}", "proxy", self._logs),
+            ("/hookLogs/{namespace}/{pod}/{container}", "proxy", self._hook_logs),
+            ("/explain/{namespace}/{pod}", "proxy", self._explain),
             ("/exec/{namespace}/{pod}/{container}", "proxy", self._exec),
             ("/exec/{namespace}/{pod}/{uid}/{container}", "proxy", self._exec),
             ("/attach/{namespace}/{pod}/{container}", "proxy", self._attach),
@@ -191,6 +198,47 @@ class NodeEndpoints:
             running=lambda: self._is_running(container.id),
         )
         return await _send(request, response, chunks)
+
+    async def _hook_logs(self, request: web.Request) -> web.StreamResponse:
+        """What the exec hooks of a container have put out, as far as it is kept."""
+        pod = self._pod(request)
+        name = request.match_info["container"]
+        if pod.find_container(name) is None:
+            raise EndpointError(
+                404, f'container "{name}" not found in pod "{pod.name}"'
+            )
+        options = parse_log_options(request.query, now=self._clock.now())
+        response = web.StreamResponse()
+        response.content_type = "text/plain"
+        logs = self._config.logs_dir
+        path = logs / f"{pod.namespace}_{pod.name}_{pod.uid}" / name / LOG_NAME
+        source = LogSource(logs, path)
+        try:
+            file = await source.open()
+        except EndpointError as error:
+            if error.code != 404:
+                raise
+            return web.Response(body=b"", content_type="text/plain")
+        chunks = read_log(source, file, replace(options, follow=False), running=_never)
+        return await _send(request, response, chunks)
+
+    async def _explain(self, request: web.Request) -> web.StreamResponse:
+        if self._explainer is None:
+            raise EndpointError(404, "this node keeps no records")
+        wanted = frozenset(request.query.getall("part", []))
+        unknown = wanted - set(PARTS)
+        if unknown:
+            raise EndpointError(
+                400, f"part: {', '.join(sorted(unknown))}: not one of {PARTS}"
+            )
+        return _json(
+            await self._explainer.explain(
+                request.match_info["namespace"],
+                request.match_info["pod"],
+                wanted=wanted,
+                shown=frozenset(request.query.getall("showSecret", [])),
+            )
+        )
 
     async def _logged_container(
         self, pod: Pod, name: str, options: LogOptions
@@ -332,6 +380,10 @@ class NodeEndpoints:
 
     async def _configz(self, _request: web.Request) -> web.StreamResponse:
         return _json({"kubeletconfig": self._config.config_document})
+
+
+async def _never() -> bool:
+    return False
 
 
 def _needs(subresource: str, handler: Handler) -> Handler:

@@ -231,6 +231,8 @@ PART: Final = Resource(
         Subresource("ephemeralcontainers", STATUS_VERBS),
         Subresource("eviction", ("create",), "Eviction", "policy", "v1"),
         Subresource("exec", ("create", "get"), kind="PodExecOptions"),
+        Subresource("explain", ("get",)),
+        Subresource("hooklog", ("get",)),
         Subresource("log", ("get",)),
         Subresource("portforward", ("create", "get"), kind="PodPortForwardOptions"),
         STATUS,

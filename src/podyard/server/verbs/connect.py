@@ -134,8 +134,12 @@ async def proxy_node(context: ServerContext, call: Call) -> Answer:
         raise ApiError(405, "MethodNotAllowed", "only GET is proxied to nodes")
     name, port = _split_node(call.info.name)
     path = "/" + "/".join(quote(part) for part in call.info.rest)
-    if call.info.query:
-        path += f"?{urlencode(dict(call.info.query), doseq=True)}"
+    query = dict(call.info.query)
+    if call.info.rest[:1] == ("explain",):
+        # Whose Secrets may be shown is decided by pods/explain alone.
+        query.pop("showSecret", None)
+    if query:
+        path += f"?{urlencode(query, doseq=True)}"
     return Forward(await dial_target(context, name, path, port=port))
 
 
@@ -190,7 +194,11 @@ def _stream_query(call: Call) -> list[tuple[str, str]]:
 
 def _path(what: str, pod: Document, *more: str) -> str:
     metadata = pod["metadata"]
-    parts = (what, metadata["namespace"], metadata["name"], *more)
+    return node_path(what, metadata["namespace"], metadata["name"], *more)
+
+
+def node_path(*parts: str) -> str:
+    """Return a path of a node's own endpoint."""
     return "/" + "/".join(quote(part, safe="") for part in parts)
 
 
