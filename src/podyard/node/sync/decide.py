@@ -56,6 +56,7 @@ class KillReason(Enum):
     STARTUP = "startup"
     UNKNOWN_STATE = "unknown"
     POST_START = "post_start"
+    STRAY = "stray"
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +275,7 @@ def _for_good_sandbox(
     memory: Memory,
 ) -> _Plan:
     plan = _Plan()
+    strays = _kill_strays(pod, observed, sandbox_id, plan)
     for container in pod.spec.ephemeral_containers:
         if observed.newest(container.name) is None:
             plan.start.append(Start(container, Group.EPHEMERAL))
@@ -284,7 +286,9 @@ def _for_good_sandbox(
     begun = False
     for container in pod.spec.containers:
         status = observed.newest(container.name)
-        if status is not None and status.state is ContainerState.RUNNING:
+        if status is not None and status.id in strays:
+            begun = True
+        elif status is not None and status.state is ContainerState.RUNNING:
             killed = _plan_running(
                 pod, container, status, verdicts.of(status.id), Group.REGULAR, plan
             )
@@ -302,6 +306,26 @@ def _for_good_sandbox(
         # Nothing is left to run, and sidecars must not keep the Pod alive.
         return _Plan(kill_pod=True)
     return plan
+
+
+def _kill_strays(
+    pod: Pod, observed: ObservedPod, sandbox_id: str, plan: _Plan
+) -> frozenset[str]:
+    """Kill what lives in another sandbox than this one, or beside a newer instance."""
+    strays: set[str] = set()
+    for status in observed.containers:
+        if status.state not in (ContainerState.RUNNING, ContainerState.UNKNOWN):
+            continue
+        newest = observed.newest(status.name)
+        if status.sandbox_id == sandbox_id and newest is status:
+            continue
+        container = pod.find_container(status.name) or Container(status.name)
+        message = f"Stopping container {status.name}"
+        strays.add(status.id)
+        plan.kill.append(
+            Kill(status.id, container, message, KillReason.STRAY, restart=False)
+        )
+    return frozenset(strays)
 
 
 def _has_start(plan: _Plan, group: Group) -> bool:
