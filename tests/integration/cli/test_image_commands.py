@@ -30,7 +30,7 @@ from podyard.testing.fake_registry import (
 from support.certificates import make_authority, make_leaf
 from support.containerd import (
     RunningContainerd,
-    connect,
+    connect_to,
     container_config,
     running_containerd,
     sandbox_config,
@@ -42,6 +42,7 @@ from support.registry import (
     real_registry,
     small_image,
 )
+from support.terminal import running
 
 pytestmark = [pytest.mark.integration, needs_registry]
 
@@ -73,23 +74,30 @@ class Cli:
         self.config = directory / "config.yaml"
         self.config.write_text("{}\n")
 
-    def run(
-        self, *words: str, stdin: bytes = b"", code: int = 0
-    ) -> subprocess.CompletedProcess[bytes]:
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(Path("src").absolute()),
+            "HOME": str(self.directory),
+        }
+
+    def command(self, *words: str) -> list[str]:
         command, action, *rest = words
         places = ["--name", self._name, "--root-dir", str(self.root_dir)]
         places += ["--config", str(self.config)]
+        return [sys.executable, "-m", "podyard", command, action, *places, *rest]
+
+    def run(
+        self, *words: str, stdin: bytes = b"", code: int = 0
+    ) -> subprocess.CompletedProcess[bytes]:
         done = subprocess.run(
-            [sys.executable, "-m", "podyard", command, action, *places, *rest],
+            self.command(*words),
             input=stdin,
             capture_output=True,
             timeout=60,
             cwd=self.directory,
-            env={
-                "PATH": os.environ["PATH"],
-                "PYTHONPATH": str(Path("src").absolute()),
-                "HOME": str(self.directory),
-            },
+            env=self.environment,
             check=False,
         )
         assert done.returncode == code, (done.stdout, done.stderr)
@@ -299,6 +307,42 @@ async def test_pull_takes_the_nodes_credentials(cli: Cli, registry: Server) -> N
     listed = cli.data("image", "ls")
     assert isinstance(listed, list)
     assert pushed.name in [tag for image in listed for tag in image["repoTags"]]
+
+
+async def test_a_terminal_sees_the_progress_and_then_the_result(
+    cli: Cli, registry: Server
+) -> None:
+    content = os.urandom(40_000_000)
+    async with pusher(registry) as push:
+        archive = small_image("large:v1", content=content)
+        pushed = await push.image("large", "v1", archive)
+    cli.log_in(registry)
+
+    command = cli.command("image", "pull", pushed.name)
+    with running(command, cli.environment, tty=True) as pull:
+        code = pull.wait()
+
+    said = pull.said.decode()
+    assert code == 0
+    assert f"pulling {pushed.name} [" in said
+    assert "/40MB" in said
+    assert said.rpartition("\x1b[K")[2].startswith(f"{pushed.name} sha256:")
+
+
+async def test_a_login_at_a_terminal_asks_and_does_not_echo(
+    apart: Cli, registry: Server
+) -> None:
+    command = apart.command("registry", "login", registry.host)
+    with running(command, apart.environment, tty=True) as login:
+        login.until("Username: ")
+        login.type("ada\n")
+        login.until("Password: ")
+        login.type(f"{PASSWORD}\n")
+        code = login.wait()
+
+    assert code == 0
+    assert "logged in" in login.said.decode()
+    assert PASSWORD not in login.said.decode()
 
 
 async def test_a_wrong_password_is_followed_by_the_next(
@@ -517,7 +561,7 @@ async def test_an_image_in_use_is_not_removed(
 ) -> None:
     from support.containerd import BUSYBOX
 
-    async with connect(containerd) as services:
+    async with connect_to(containerd.runtime) as services:
         sandbox = sandbox_config(containerd.row, name="user")
         sandbox_id = await services.runtime.run_pod_sandbox(sandbox, "")
         try:

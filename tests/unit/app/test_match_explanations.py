@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from podyard.app.images import PullMeter, PullProgress
-from podyard.app.rehearsal import explain_match
 from podyard.cli.build import build_size
 from podyard.cli.images import progress_line
 from podyard.containerd.content import Ingest
+from podyard.node.credentials.build import explain_match
 
 HUB = "docker.io/library/nginx"
 REG = "reg.example.com:5000/team/app"
