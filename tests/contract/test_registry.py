@@ -11,15 +11,15 @@ from podyard.api.image_ref import ImageRef, parse_image_ref
 from podyard.api.runtime import ImageAuth
 from podyard.lib.clock import SystemClock
 from podyard.registry.client import RegistryClient
-from podyard.registry.decide import (
+from podyard.registry.decide import choose_platform
+from podyard.registry.errors import NotFoundError, UnauthorizedError
+from podyard.registry.manifests import (
     Content,
     ImageIndex,
     ImageManifest,
     Platform,
-    choose_platform,
     digest_like,
 )
-from podyard.registry.errors import NotFoundError, UnauthorizedError
 from podyard.testing.fake_registry import BasicAuth, FakeRegistry
 from support.registry import (
     Pusher,

@@ -31,13 +31,9 @@ from podyard.node.credentials.decide import (
 from podyard.node.credentials.manager import load_credential_sources
 from podyard.node.credentials.parts import SourceContext
 from podyard.registry.client import RegistryClient
-from podyard.registry.decide import (
-    Content,
-    ImageIndex,
-    choose_platform,
-    platform_of_machine,
-)
+from podyard.registry.decide import choose_platform
 from podyard.registry.errors import RegistryError
+from podyard.registry.manifests import Content, ImageIndex, platform_of_machine
 from podyard.registry.transport import Exchange
 
 

@@ -18,38 +18,23 @@ from podyard.api.image_ref import ImageRef
 from podyard.api.runtime import ImageAuth
 from podyard.lib.clock import Clock
 from podyard.registry.decide import (
-    MANIFEST_TYPES,
-    MAX_MANIFEST_BYTES,
     MAX_REDIRECTS,
     REDIRECTS,
     AskAnonymously,
     CannotAsk,
-    Content,
     FetchToken,
     FollowRedirect,
     GiveUp,
-    ImageIndex,
-    ImageManifest,
-    ManifestError,
     MustNotSend,
-    Origin,
     RefuseRedirect,
     RegistryTrust,
     UseBasic,
     UseToken,
-    cut,
     decide_redirect,
     decide_retry,
-    digest_like,
-    is_digest,
     judge_realm,
-    parse_challenges,
-    parse_manifest,
-    parse_origin,
-    parse_token,
     plan_auth,
     pull_scope,
-    show_url,
 )
 from podyard.registry.errors import (
     BadContentError,
@@ -65,12 +50,31 @@ from podyard.registry.errors import (
     UnreachableError,
 )
 from podyard.registry.hosts import Endpoint, Registry, endpoints, find_registry
+from podyard.registry.manifests import (
+    MANIFEST_TYPES,
+    MAX_MANIFEST_BYTES,
+    Content,
+    ImageIndex,
+    ImageManifest,
+    ManifestError,
+    digest_like,
+    is_digest,
+    parse_manifest,
+)
 from podyard.registry.transport import (
     Answer,
     Exchange,
     Request,
     Timeouts,
     Transport,
+)
+from podyard.registry.words import (
+    Origin,
+    cut,
+    parse_challenges,
+    parse_origin,
+    parse_token,
+    show_url,
 )
 
 log = structlog.get_logger()

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import urlsplit
 
-from podyard.registry.decide import Origin, RegistryTrust, parse_origin
+from podyard.registry.decide import RegistryTrust
+from podyard.registry.words import Origin, parse_origin
 
 #: Names the settings of every registry that has none of its own.
 DEFAULT: Final = "_default"

@@ -16,16 +16,7 @@ from typing import Final, Self
 import aiohttp
 
 from podyard.lib.clock import Clock
-from podyard.registry.decide import (
-    Origin,
-    TryAgain,
-    cut,
-    decide_retry,
-    looks_like_html,
-    parse_origin,
-    registry_words,
-    show_url,
-)
+from podyard.registry.decide import TryAgain, decide_retry
 from podyard.registry.errors import (
     BadContentError,
     DnsError,
@@ -34,6 +25,14 @@ from podyard.registry.errors import (
     TimedOutError,
     TlsError,
     UnreachableError,
+)
+from podyard.registry.words import (
+    Origin,
+    cut,
+    looks_like_html,
+    parse_origin,
+    registry_words,
+    show_url,
 )
 
 _MAX_ERROR_BYTES: Final = 64 * 1024

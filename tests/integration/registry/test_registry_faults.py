@@ -14,7 +14,6 @@ from podyard.api.image_ref import ImageRef, parse_image_ref
 from podyard.api.runtime import ImageAuth
 from podyard.lib.clock import SystemClock
 from podyard.registry.client import RegistryClient
-from podyard.registry.decide import ImageManifest
 from podyard.registry.errors import (
     BadContentError,
     DnsError,
@@ -31,6 +30,7 @@ from podyard.registry.errors import (
     UnreachableError,
 )
 from podyard.registry.hosts import parse_registries
+from podyard.registry.manifests import ImageManifest
 from podyard.registry.transport import Exchange, Timeouts
 from podyard.testing.fake_registry import (
     Auth,
