@@ -1,0 +1,338 @@
+"""Why a Pod runs where it does, or nowhere: constraints, their sources, the nodes.
+
+Pure, and made from API objects alone: nothing has to be remembered for it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+
+from podyard.api.documents import Document
+from podyard.api.predicates import (
+    PORTS_TAKEN,
+    NodeUsage,
+    host_ports,
+    resource_shortfalls,
+    tolerates,
+    usage_of,
+)
+from podyard.api.resources import (
+    CPU,
+    EPHEMERAL_STORAGE,
+    MEMORY,
+    ResourceList,
+    parse_resources,
+    pod_requests,
+)
+from podyard.scheduler.decide import Placement, Unschedulable, decide_placement
+from podyard.scheduler.parts import NodeInfo, SchedulerPlugin
+
+_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
+_POD: Final = "the Pod"
+#: Tolerations that admission adds to every Pod.
+_DEFAULTED: Final = frozenset(
+    {"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"}
+)
+_MIB: Final = 1024 * 1024
+_HARD: Final = frozenset({"NoSchedule", "NoExecute"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    """Who may have set a constraint.
+
+    Attributes:
+        name: of the RuntimeClass; empty where the Pod names none.
+        scheduling: what the class says of it now.
+        applied: the Pod's spec as it was sent, where that is known.
+    """
+
+    name: str
+    scheduling: Document
+    applied: Document | None
+
+    def tell(self, *, in_class: bool, in_pod: bool | None) -> str:
+        """Say where a constraint comes from; ``None`` is not known."""
+        if not in_class:
+            return _POD
+        theirs = f"RuntimeClass {self.name}"
+        if in_pod is None:
+            return f"{theirs} ({_POD} may say the same)"
+        return f"{_POD} and {theirs}" if in_pod else theirs
+
+
+def explain_schedule(
+    pod: Document,
+    nodes: Iterable[Document],
+    pods: Iterable[Document],
+    plugins: Sequence[SchedulerPlugin],
+    *,
+    runtime_class: Document | None,
+) -> Document:
+    """Return why a Pod runs where it does, or nowhere.
+
+    Args:
+        pod: the Pod.
+        nodes: all nodes.
+        pods: all Pods; what they take counts.
+        plugins: the scheduler's.
+        runtime_class: the class the Pod names, ``None`` where it does not exist.
+
+    Raises:
+        QuantityError: an amount is no quantity.
+    """
+    spec, metadata = pod.get("spec") or {}, pod["metadata"]
+    sources = _Sources(
+        str(spec.get("runtimeClassName") or ""),
+        (runtime_class or {}).get("scheduling") or {},
+        _applied_spec(pod),
+    )
+    others = [one for one in pods if one["metadata"]["uid"] != metadata["uid"]]
+    infos = [NodeInfo(node, _usage(node, others)) for node in nodes]
+    free = _unbound(pod, sources.applied)
+    verdict = decide_placement(free, infos, plugins)
+    return {
+        "namespace": metadata.get("namespace"),
+        "name": metadata["name"],
+        "node": spec.get("nodeName") or "",
+        "runtimeClass": _describe_class(sources.name, runtime_class),
+        "requests": _requests(pod, sources.name, runtime_class),
+        "constraints": list(_constraints(spec, sources)),
+        "verdict": _describe(verdict, bound=str(spec.get("nodeName") or "")),
+        "nodes": [
+            {
+                "name": info.name,
+                "here": info.name == spec.get("nodeName"),
+                "lacks": list(lacks(free, info, plugins)),
+            }
+            for info in sorted(infos, key=lambda info: info.name)
+        ],
+    }
+
+
+def _applied_spec(pod: Document) -> Document | None:
+    """Return the spec as ``kubectl apply`` sent it, where it has left that."""
+    text = (pod["metadata"].get("annotations") or {}).get(_APPLIED)
+    try:
+        spec = orjson.loads(text or "").get("spec")
+    except (orjson.JSONDecodeError, AttributeError):
+        return None
+    return spec if isinstance(spec, dict) else None
+
+
+def _usage(node: Document, pods: Iterable[Document]) -> NodeUsage:
+    name = node["metadata"]["name"]
+    return usage_of(
+        pod for pod in pods if (pod.get("spec") or {}).get("nodeName") == name
+    )
+
+
+def _unbound(pod: Document, applied: Document | None) -> Document:
+    """Return the Pod as it was before it was bound."""
+    spec = dict(pod.get("spec") or {})
+    if not (applied or {}).get("nodeName"):
+        spec.pop("nodeName", None)
+    return pod | {"spec": spec}
+
+
+def _describe_class(name: str, runtime_class: Document | None) -> Document:
+    if not name:
+        return {}
+    found: Document = {"name": name, "exists": runtime_class is not None}
+    if runtime_class is not None:
+        found["handler"] = runtime_class.get("handler")
+    return found
+
+
+def _requests(pod: Document, name: str, runtime_class: Document | None) -> Document:
+    spec = pod.get("spec") or {}
+    overhead = spec.get("overhead") or {}
+    found: Document = {
+        "containers": _texts(pod_requests(pod, include_overhead=False)),
+        "overhead": dict(overhead),
+        "total": _texts(pod_requests(pod)),
+    }
+    if overhead:
+        fixed = ((runtime_class or {}).get("overhead") or {}).get("podFixed") or {}
+        same = parse_resources(fixed) == parse_resources(overhead)
+        found["overheadFrom"] = (
+            f"RuntimeClass {name}"
+            if same
+            else f"RuntimeClass {name} as it was when the Pod was made"
+        )
+    return found
+
+
+def _texts(amounts: ResourceList) -> dict[str, str]:
+    return {name: str(amount) for name, amount in sorted(amounts.items())}
+
+
+def _describe(verdict: Placement | Unschedulable, *, bound: str) -> str:
+    if isinstance(verdict, Unschedulable):
+        if bound:
+            return f"runs on {bound}; it would not be scheduled now: {verdict.message}"
+        return verdict.message
+    if bound == verdict.node_name:
+        return f"runs on {bound}, which would be chosen again"
+    if bound:
+        return f"runs on {bound}; now {verdict.node_name} would be chosen"
+    return f"{verdict.node_name} is chosen of {verdict.feasible} that fit"
+
+
+# --- constraints ---
+
+
+def _constraints(spec: Document, sources: _Sources) -> Iterator[Document]:
+    yield from _selectors(spec.get("nodeSelector") or {}, sources)
+    yield from _tolerations(spec.get("tolerations") or (), sources)
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    needed = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
+    for term in needed.get("nodeSelectorTerms") or ():
+        yield _constraint("required node affinity (any of)", _term(term), _POD)
+    for wish in affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or ():
+        text = f"{_term(wish.get('preference') or {})} (weight {wish.get('weight')})"
+        yield _constraint("preferred node affinity", text, _POD)
+    if (sources.applied or {}).get("nodeName"):
+        yield _constraint("nodeName", str(spec.get("nodeName")), _POD)
+    for port in sorted(host_ports({"spec": spec}), key=lambda port: port.port):
+        yield _constraint("host port", f"{port.ip}:{port.port}/{port.protocol}", _POD)
+
+
+def _constraint(kind: str, text: str, source: str) -> Document:
+    return {"kind": kind, "text": text, "from": source}
+
+
+def _selectors(selector: Mapping[str, str], sources: _Sources) -> Iterator[Document]:
+    theirs = sources.scheduling.get("nodeSelector") or {}
+    applied = sources.applied
+    for key, value in sorted(selector.items()):
+        sent = None
+        if applied is not None:
+            sent = (applied.get("nodeSelector") or {}).get(key) == value
+        source = sources.tell(in_class=theirs.get(key) == value, in_pod=sent)
+        yield _constraint("nodeSelector", f"{key}={value}", source)
+    for key, value in sorted(theirs.items()):
+        if selector.get(key) != value:
+            source = f"RuntimeClass {sources.name}, changed after the Pod was made"
+            yield _constraint("nodeSelector (not in force)", f"{key}={value}", source)
+
+
+def _tolerations(
+    tolerations: Iterable[Document], sources: _Sources
+) -> Iterator[Document]:
+    theirs = sources.scheduling.get("tolerations") or ()
+    applied = sources.applied
+    for toleration in tolerations:
+        sent = None
+        if applied is not None:
+            sent = toleration in (applied.get("tolerations") or ())
+        source = sources.tell(in_class=toleration in theirs, in_pod=sent)
+        if source == _POD and not sent and toleration.get("key") in _DEFAULTED:
+            source = "every Pod has it"
+        yield _constraint("toleration", _toleration(toleration), source)
+
+
+def _toleration(toleration: Document) -> str:
+    key = toleration.get("key") or "every taint"
+    text = key
+    if (toleration.get("operator") or "Equal") == "Equal" and toleration.get("key"):
+        text = f"{key}={toleration.get('value') or ''}"
+    if toleration.get("effect"):
+        text += f":{toleration['effect']}"
+    if toleration.get("tolerationSeconds") is not None:
+        text += f" for {toleration['tolerationSeconds']}s"
+    return text
+
+
+def _term(term: Document) -> str:
+    wanted = [*(term.get("matchExpressions") or ()), *(term.get("matchFields") or ())]
+    return ", ".join(
+        " ".join(
+            (str(one.get("key")), str(one.get("operator")), *(one.get("values") or ()))
+        )
+        for one in wanted
+    )
+
+
+# --- what a node lacks ---
+
+
+def lacks(
+    pod: Document, info: NodeInfo, plugins: Iterable[SchedulerPlugin]
+) -> Iterator[str]:
+    """Yield everything that keeps a Pod from a node, not the first alone.
+
+    Raises:
+        QuantityError: an amount is no quantity.
+    """
+    for plugin in sorted(plugins, key=lambda plugin: (plugin.order, plugin.name)):
+        objection = plugin.filter(pod, info) if plugin.filter else None
+        if objection is None:
+            continue
+        details = tuple(_DETAILS.get(plugin.name, _nothing)(pod, info))
+        yield from details or objection.reasons
+
+
+def _nothing(_pod: Document, _info: NodeInfo) -> Iterator[str]:
+    return iter(())
+
+
+def _cordoned(_pod: Document, _info: NodeInfo) -> Iterator[str]:
+    yield "it is cordoned (spec.unschedulable)"
+
+
+def _taints(pod: Document, info: NodeInfo) -> Iterator[str]:
+    tolerations = (pod.get("spec") or {}).get("tolerations") or ()
+    for taint in (info.node.get("spec") or {}).get("taints") or ():
+        if taint.get("effect") in _HARD and not tolerates(tolerations, taint):
+            text = f"{taint.get('key')}={taint.get('value') or ''}:{taint['effect']}"
+            yield f"the Pod does not tolerate its taint {text}"
+
+
+def _affinity(pod: Document, info: NodeInfo) -> Iterator[str]:
+    labels = (info.node.get("metadata") or {}).get("labels") or {}
+    spec = pod.get("spec") or {}
+    told = False
+    for key, value in sorted((spec.get("nodeSelector") or {}).items()):
+        if key not in labels:
+            told = True
+            yield f"it has no label {key} (wanted: {value})"
+        elif labels[key] != value:
+            told = True
+            yield f"its label {key} is {labels[key]} (wanted: {value})"
+    if not told:
+        yield "no term of the required node affinity fits its labels"
+
+
+def _ports(pod: Document, info: NodeInfo) -> Iterator[str]:
+    for wanted in sorted(host_ports(pod), key=lambda port: port.port):
+        if any(wanted.conflicts(taken) for taken in info.usage.host_ports):
+            yield f"{PORTS_TAKEN}: {wanted.port}/{wanted.protocol}"
+
+
+def _resources(pod: Document, info: NodeInfo) -> Iterator[str]:
+    for short in resource_shortfalls(pod, info.node, info.usage):
+        name, free = short.resource, max(short.capacity - short.used, 0)
+        asked, left, room = (
+            _amount(name, amount) for amount in (short.requested, free, short.capacity)
+        )
+        yield f"too little {name}: {asked} asked, {left} of {room} free"
+
+
+def _amount(name: str, amount: int) -> str:
+    if name == CPU:
+        return f"{amount}m"
+    if name in {MEMORY, EPHEMERAL_STORAGE}:
+        return f"{amount / _MIB:.0f}Mi"
+    return str(amount)
+
+
+_DETAILS: Final = {
+    "NodeUnschedulable": _cordoned,
+    "TaintToleration": _taints,
+    "NodeAffinity": _affinity,
+    "NodePorts": _ports,
+    "NodeResourcesFit": _resources,
+}
