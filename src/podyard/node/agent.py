@@ -326,7 +326,7 @@ class NodeAgent:
             (
                 "pods-api",
                 ApiSource(
-                    self._parts.client, self._config.node.name, self, self._parts.ready
+                    self._parts.client, self._config.node.name, self, self._ready
                 ).run,
             ),
             *self._parts.loops.items(),
@@ -343,6 +343,11 @@ class NodeAgent:
             )
             loops.append(("pods-manifests", source.run))
         return loops
+
+    async def _ready(self) -> None:
+        await self._parts.ready()
+        # Before that the Node lacks the labels that its Pods were placed by.
+        await self.registration.wait_registered()
 
     async def _supervised(
         self, name: str, run: Callable[[], Awaitable[object]]

@@ -11,6 +11,7 @@ from podyard.api.documents import Document
 from podyard.api.errors import ApiError
 from podyard.api.observed import Image
 from podyard.api.scheme import LEASE, NODE
+from podyard.client.informer import Informer
 from podyard.client.services import ApiClient, ApiUnreachableError, PatchType
 from podyard.cri.services import CRIError, ImageService
 from podyard.lib.backoff import Backoff
@@ -87,6 +88,13 @@ class NodeRegistration:
         self._known_images: tuple[Image, ...] = ()
         self._shown: Document = {}
         self._node: Document | None = None
+        # Labels and taints are others' to change, and decide what may run here.
+        self._informer = Informer(
+            client,
+            NODE,
+            on_change=self._follow,
+            field_selector=f"metadata.name={settings.name}",
+        )
         self._told_at_s = -REPORT_S
         self._changed = asyncio.Event()
         self._registered = asyncio.Event()
@@ -116,6 +124,11 @@ class NodeRegistration:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._renew_for_ever(), name="node-lease")
             group.create_task(self._report_for_ever(), name="node-status")
+            group.create_task(self._informer.run(), name="node-informer")
+
+    def _follow(self, _old: Document | None, new: Document | None) -> None:
+        if new is not None:
+            self._node = new
 
     def reference(self) -> Document:
         """Return what events about the Node refer to.
