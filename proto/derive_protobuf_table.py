@@ -147,7 +147,7 @@ def spell_go(go_type: str, package: str) -> str:
         alias, name = match[1], match[2]
         if alias:
             # an import alias as metav1 is not the package's own name
-            home = alias.removeprefix("meta").removeprefix("core")
+            home = re.sub("^(api|core|meta)", "", alias)
             return f"{home}{name}"
         return f"{package.rpartition('.')[2]}.{name}" if name[0].isupper() else name
 

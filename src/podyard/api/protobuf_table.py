@@ -336,5 +336,13 @@ Scheduling: 1 nodeSelector {s, 2 tolerations *core.v1.Toleration
 """,
     "policy.v1": """
 Eviction: 1 metadata meta.v1.ObjectMeta, 2 deleteOptions meta.v1.DeleteOptions!
+PodDisruptionBudget: 1 metadata meta.v1.ObjectMeta, 2 spec PodDisruptionBudgetSpec, 3 status PodDisruptionBudgetStatus
+PodDisruptionBudgetList: 1 metadata meta.v1.ListMeta, 2 items *PodDisruptionBudget!
+PodDisruptionBudgetSpec: 1 minAvailable I!, 2 selector meta.v1.LabelSelector!, 3 maxUnavailable I!, 4 unhealthyPodEvictionPolicy s! v1.UnhealthyPodEvictionPolicyType
+PodDisruptionBudgetStatus: 1 observedGeneration i, 2 disruptedPods {T, 3 disruptionsAllowed i!, 4 currentHealthy i!, 5 desiredHealthy i!, 6 expectedPods i!, 7 conditions *meta.v1.Condition
+""",
+    "scheduling.v1": """
+PriorityClass: 1 metadata meta.v1.ObjectMeta, 2 value i!, 3 globalDefault b, 4 description s, 5 preemptionPolicy s! v1.PreemptionPolicy
+PriorityClassList: 1 metadata meta.v1.ListMeta, 2 items *PriorityClass!
 """,
 }

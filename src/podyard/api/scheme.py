@@ -109,6 +109,8 @@ DAEMON_SET: Final = Kind("apps", "v1", "DaemonSet", "daemonsets", short_names=("
 CONTROLLER_REVISION: Final = Kind("apps", "v1", "ControllerRevision", "controllerrevisions")
 JOB: Final = Kind("batch", "v1", "Job", "jobs", categories=("all",))
 CRON_JOB: Final = Kind("batch", "v1", "CronJob", "cronjobs", short_names=("cj",), categories=("all",))
+POD_DISRUPTION_BUDGET: Final = Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", short_names=("pdb",))
+PRIORITY_CLASS: Final = Kind("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", namespaced=False, short_names=("pc",))
 
 #: Every stored kind.
 KINDS: Final = (
@@ -133,6 +135,8 @@ KINDS: Final = (
     ENDPOINT_SLICE,
     EVENT_V1,
     RUNTIME_CLASS,
+    POD_DISRUPTION_BUDGET,
+    PRIORITY_CLASS,
 )
 
 

@@ -1,10 +1,12 @@
-"""What every cluster has from its first second: namespaces and its own Service.
+"""What every cluster has from its first second.
+
+Namespaces, the system's PriorityClasses, and its own Service.
 
 Asks before it writes, so that a later start writes nothing; safe to repeat after a
 crash at any line.
 
 Source: kubernetes ``pkg/controlplane/controller/{systemnamespaces,kubernetesservice}``
-(v1.36).
+and ``pkg/registry/scheduling/rest`` (v1.36).
 """
 
 import asyncio
@@ -17,7 +19,15 @@ import structlog
 
 from podyard.api.documents import Document
 from podyard.api.errors import ApiError
-from podyard.api.scheme import ENDPOINT_SLICE, ENDPOINTS, NAMESPACE, SERVICE, Kind
+from podyard.api.priority import build_system_classes
+from podyard.api.scheme import (
+    ENDPOINT_SLICE,
+    ENDPOINTS,
+    NAMESPACE,
+    PRIORITY_CLASS,
+    SERVICE,
+    Kind,
+)
 from podyard.client.services import ApiClient
 
 log = structlog.get_logger()
@@ -62,6 +72,7 @@ async def bootstrap(client: ApiClient, address: ApiServerAddress) -> int:
     written = await _create_namespaces(
         client, (name for name in NAMESPACES if name not in there)
     )
+    written += await _create_priority_classes(client)
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(_ensure(client, kind, document))
@@ -80,6 +91,16 @@ async def _create_namespaces(client: ApiClient, names: Iterable[str]) -> int:
             for name in names
         ]
     return sum(task.result() for task in tasks)
+
+
+async def _create_priority_classes(client: ApiClient) -> int:
+    present = await client.list(PRIORITY_CLASS)
+    there = {item["metadata"]["name"] for item in present.get("items") or ()}
+    written = 0
+    for document in build_system_classes():
+        if document["metadata"]["name"] not in there:
+            written += await _create(client, PRIORITY_CLASS, document)
+    return written
 
 
 async def _create(client: ApiClient, kind: Kind, document: Document) -> bool:

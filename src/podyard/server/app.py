@@ -34,12 +34,10 @@ from podyard.server import resources as resource_parts
 from podyard.server.allocation import ServiceAddresses
 from podyard.server.context import (
     Admission,
-    CheckEviction,
     IssueToken,
     NoAdmission,
     ReviewHandler,
     ServerContext,
-    allow_eviction,
 )
 from podyard.server.discovery import Discovery, served_kinds
 from podyard.server.http import Door, Listener
@@ -89,7 +87,6 @@ class Gates:
         admission: may change or refuse a write.
         reviews: answers the kinds that are never stored.
         issue_token: issues ServiceAccount tokens.
-        check_eviction: may refuse an eviction.
         openid_configuration: the token issuer's document.
         key_set: the token issuer's keys.
     """
@@ -99,7 +96,6 @@ class Gates:
     admission: Admission = field(default_factory=NoAdmission)
     reviews: Mapping[Kind, ReviewHandler] = field(default_factory=dict)
     issue_token: IssueToken | None = None
-    check_eviction: CheckEviction = allow_eviction
     openid_configuration: Callable[[], Document] | None = None
     key_set: Callable[[], Document] | None = None
 
@@ -164,7 +160,6 @@ class ApiServer:
             random_bytes=secrets.token_bytes,
             reviews=gates.reviews,
             issue_token=gates.issue_token,
-            check_eviction=gates.check_eviction,
             gates=self._config.gates,
             check_access=gates.authorization.check,
         )

@@ -41,12 +41,6 @@ class NoAdmission:
 ReviewHandler: TypeAlias = Callable[[User, Document, str], Awaitable[Document]]
 #: Issues a ServiceAccount token: namespace, ServiceAccount, TokenRequest.
 IssueToken: TypeAlias = Callable[[str, str, Document], Awaitable[Document]]
-#: Refuses an eviction by raising ``ApiError`` 429: the Pod.
-CheckEviction: TypeAlias = Callable[[Document], Awaitable[None]]
-
-
-async def allow_eviction(_: Document) -> None:
-    """Let every eviction pass."""
 
 
 #: Lets a user do something beyond what was asked, or raises ``ApiError`` 403.
@@ -76,7 +70,6 @@ class ServerContext:
         random_bytes: returns so many random bytes (names, uids).
         reviews: the kinds that are answered, never stored.
         issue_token: issues ServiceAccount tokens; ``None`` where nobody does.
-        check_eviction: may refuse an eviction.
         gates: the features that are on.
         check_access: asked where one request needs more than one permission.
     """
@@ -89,6 +82,5 @@ class ServerContext:
     random_bytes: Callable[[int], bytes]
     reviews: Mapping[Kind, ReviewHandler] = field(default_factory=dict)
     issue_token: IssueToken | None = None
-    check_eviction: CheckEviction = allow_eviction
     gates: FeatureGates = DEFAULT_GATES
     check_access: CheckAccess = refuse_access

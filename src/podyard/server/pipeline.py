@@ -33,13 +33,13 @@ from podyard.server.verbs.connect import (
 )
 from podyard.server.verbs.create import create
 from podyard.server.verbs.delete import delete, delete_collection
+from podyard.server.verbs.eviction import evict
 from podyard.server.verbs.explain import explain_pod, read_hook_log
 from podyard.server.verbs.get import get_object
 from podyard.server.verbs.list import list_objects
 from podyard.server.verbs.patch import patch
 from podyard.server.verbs.subresources import (
     bind,
-    evict,
     finalize,
     get_scale,
     patch_scale,

@@ -11,6 +11,7 @@ from podyard.lib.parts import load_parts
 
 def test_the_controllers_are_these() -> None:
     assert [part.name for part in load_parts(reconcilers, Controller)] == [
+        "disruption",
         "endpoint-slice",
         "endpoints",
         "garbage-collector",

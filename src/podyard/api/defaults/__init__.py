@@ -6,7 +6,7 @@ Source: the ``defaults.go`` files of ``pkg/apis`` (v1.36) and the API reference.
 from collections.abc import Callable
 from typing import Final
 
-from podyard.api.defaults import apps, batch, core, discovery
+from podyard.api.defaults import apps, batch, core, discovery, scheduling
 from podyard.api.defaults.pod_spec import default_pod_spec
 from podyard.api.documents import Document
 from podyard.api.pod_templates import template_of
@@ -21,6 +21,7 @@ from podyard.api.scheme import (
     NAMESPACE,
     NODE,
     POD,
+    PRIORITY_CLASS,
     REPLICA_SET,
     SECRET,
     SERVICE,
@@ -43,6 +44,7 @@ _DEFAULTS: Final[dict[Kind, Callable[[Document], None]]] = {
     DAEMON_SET: apps.default_daemon_set,
     JOB: batch.default_job,
     CRON_JOB: batch.default_cron_job,
+    PRIORITY_CLASS: scheduling.default_priority_class,
 }
 
 _PREPARATIONS: Final[dict[Kind, Callable[[Document], None]]] = {
@@ -55,7 +57,8 @@ _PREPARATIONS: Final[dict[Kind, Callable[[Document], None]]] = {
 def default_object(kind: Kind, document: Document) -> None:
     """Fill in the defaults of one object, in place; doing it twice changes nothing.
 
-    Leases, Events, RuntimeClasses, ServiceAccounts and ControllerRevisions have none.
+    Leases, Events, RuntimeClasses, ServiceAccounts, ControllerRevisions and
+    PodDisruptionBudgets have none.
 
     Args:
         kind: what the document is.

@@ -27,7 +27,9 @@ from podyard.api.scheme import (
     NAMESPACE,
     NODE,
     POD,
+    POD_DISRUPTION_BUDGET,
     POD_TEMPLATE,
+    PRIORITY_CLASS,
     REPLICA_SET,
     RUNTIME_CLASS,
     SECRET,
@@ -50,6 +52,8 @@ from podyard.api.validation import (
     node,
     object_meta,
     pods,
+    policy,
+    priority_classes,
     services,
 )
 from podyard.api.validation.scope import Scope
@@ -81,6 +85,8 @@ _CHECKS: Final[dict[Kind, _Check]] = {
     EVENT_V1: events.check_event_v1,
     LEASE: coordination.check_lease,
     CONTROLLER_REVISION: apps.check_controller_revision,
+    POD_DISRUPTION_BUDGET: policy.check_budget,
+    PRIORITY_CLASS: priority_classes.check_priority_class,
 }
 _GATED_CHECKS: Final[dict[Kind, _GatedCheck]] = {
     POD_TEMPLATE: lambda document, gates: pods.check_pod_template(
@@ -110,6 +116,7 @@ _UPDATE_CHECKS: Final[dict[Kind, _UpdateCheck]] = {
     STATEFUL_SET: apps.check_stateful_set_update,
     JOB: batch.check_job_update,
     CONTROLLER_REVISION: apps.check_controller_revision_update,
+    PRIORITY_CLASS: priority_classes.check_priority_class_update,
 }
 _STATUS_CHECKS: Final[dict[Kind, _Check]] = {
     NODE: core.check_node,
@@ -119,6 +126,7 @@ _STATUS_CHECKS: Final[dict[Kind, _Check]] = {
     STATEFUL_SET: apps.check_replica_counts,
     DAEMON_SET: apps.check_replica_counts,
     JOB: batch.check_job_status,
+    POD_DISRUPTION_BUDGET: policy.check_budget_status,
 }
 _LABEL_NAMED: Final = frozenset({NAMESPACE, STATEFUL_SET})
 

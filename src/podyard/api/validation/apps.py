@@ -91,7 +91,7 @@ def _check_template(
         )
 
 
-def _check_amount(field: str, value: int | str | None) -> Iterator[FieldError]:
+def check_amount(field: str, value: int | str | None) -> Iterator[FieldError]:
     """Check a number of Pods, or a share of them in percent."""
     if isinstance(value, str):
         yield from check_text(field, value, check_percent)
@@ -99,7 +99,8 @@ def _check_amount(field: str, value: int | str | None) -> Iterator[FieldError]:
         yield invalid(field, value, NEGATIVE)
 
 
-def _check_at_most_all(field: str, value: int | str | None) -> Iterator[FieldError]:
+def check_at_most_all(field: str, value: int | str | None) -> Iterator[FieldError]:
+    """Check that a share is not more than the whole."""
     if isinstance(value, str) and not check_percent(value) and int(value[:-1]) > 100:
         yield invalid(field, value, "must not be greater than 100%")
 
@@ -143,15 +144,15 @@ def _check_deployment_strategy(strategy: Document, field: str) -> Iterator[Field
         yield required(where, "this should be defaulted and never be nil")
     else:
         missing, surge = update.get("maxUnavailable"), update.get("maxSurge")
-        yield from _check_amount(f"{where}.maxUnavailable", missing)
-        yield from _check_amount(f"{where}.maxSurge", surge)
+        yield from check_amount(f"{where}.maxUnavailable", missing)
+        yield from check_amount(f"{where}.maxSurge", surge)
         if _is_zero(missing) and _is_zero(surge):
             yield invalid(
                 f"{where}.maxUnavailable",
                 missing or 0,
                 "may not be 0 when `maxSurge` is 0",
             )
-        yield from _check_at_most_all(f"{where}.maxUnavailable", missing)
+        yield from check_at_most_all(f"{where}.maxUnavailable", missing)
 
 
 def check_replica_set(
@@ -200,10 +201,10 @@ def _check_daemon_strategy(strategy: Document, field: str) -> Iterator[FieldErro
         yield required(where)
     else:
         missing, surge = update.get("maxUnavailable"), update.get("maxSurge")
-        yield from _check_amount(f"{where}.maxUnavailable", missing)
-        yield from _check_amount(f"{where}.maxSurge", surge)
-        yield from _check_at_most_all(f"{where}.maxUnavailable", missing)
-        yield from _check_at_most_all(f"{where}.maxSurge", surge)
+        yield from check_amount(f"{where}.maxUnavailable", missing)
+        yield from check_amount(f"{where}.maxSurge", surge)
+        yield from check_at_most_all(f"{where}.maxUnavailable", missing)
+        yield from check_at_most_all(f"{where}.maxSurge", surge)
         if not _is_zero(missing) and not _is_zero(surge):
             yield invalid(
                 f"{where}.maxSurge",
@@ -288,8 +289,8 @@ def _check_stateful_strategy(strategy: Document, field: str) -> Iterator[FieldEr
         yield from check_not_negative(f"{where}.partition", update.get("partition"))
         missing = update.get("maxUnavailable")
         if missing is not None:
-            yield from _check_amount(f"{where}.maxUnavailable", missing)
-            yield from _check_at_most_all(f"{where}.maxUnavailable", missing)
+            yield from check_amount(f"{where}.maxUnavailable", missing)
+            yield from check_at_most_all(f"{where}.maxUnavailable", missing)
             if _is_zero(missing):
                 yield invalid(f"{where}.maxUnavailable", missing, "cannot be 0")
 

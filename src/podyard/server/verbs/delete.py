@@ -204,7 +204,7 @@ async def delete_object(
     for attempt in range(_TRIES):
         row = await context.registry.row(resource, where, name)
         document = context.registry.decode(resource, row.value, row.rev)
-        _check_preconditions(resource, document, options)
+        check_preconditions(resource, document, options)
         await _admit(context, call, document, name, options)
         try:
             return await _delete_row(context, call, row, document, options)
@@ -217,9 +217,14 @@ async def delete_object(
     raise conflict(resource.kind.group, resource.kind.resource, name)
 
 
-def _check_preconditions(
+def check_preconditions(
     resource: Resource, document: Document, options: DeleteOptions
 ) -> None:
+    """Check that an object is the one that was meant.
+
+    Raises:
+        ApiError: 409, it is not.
+    """
     metadata, kind = document["metadata"], resource.kind
     why = ""
     if options.uid and options.uid != metadata.get("uid"):

@@ -1,6 +1,6 @@
-"""Subresources with a document of their own: binding, eviction, scale, token.
+"""Subresources with a document of their own: binding, scale, token.
 
-Source: kubernetes ``pkg/registry/core/pod/storage`` (BindingREST, EvictionREST),
+Source: kubernetes ``pkg/registry/core/pod/storage`` (BindingREST),
 ``pkg/registry/apps/*/storage`` (ScaleREST), v1.36.
 """
 
@@ -9,13 +9,12 @@ from typing import Any, Final
 
 from podyard.api.documents import Document
 from podyard.api.errors import (
-    bad_request,
     conflict,
     invalid,
     invalid_object,
     not_found,
 )
-from podyard.api.scheme import POD, SERVICE_ACCOUNT
+from podyard.api.scheme import SERVICE_ACCOUNT
 from podyard.api.validation import validate_binding
 from podyard.server import table
 from podyard.server.admission.parts import AdmissionRequest, Operation
@@ -23,7 +22,6 @@ from podyard.server.body import is_dry_run, read_object
 from podyard.server.call import Answer, Call, Reply, success_status
 from podyard.server.context import ServerContext
 from podyard.server.verbs.answers import answer_document, answer_row
-from podyard.server.verbs.delete import delete_object, to_delete_options
 from podyard.server.verbs.patch import check_patched, read_patch
 from podyard.server.verbs.writing import (
     Change,
@@ -35,7 +33,6 @@ from podyard.server.verbs.writing import (
 from podyard.store.backend import Row
 
 _SCALE: Final = ("autoscaling/v1", "Scale")
-_FINISHED: Final = {"Succeeded", "Failed"}
 
 
 async def review(context: ServerContext, call: Call) -> Answer:
@@ -56,9 +53,14 @@ async def review(context: ServerContext, call: Call) -> Answer:
     return answer_document(answer, status=201)
 
 
-async def _admit(
+async def admit_document(
     context: ServerContext, call: Call, document: Document, *, dry_run: bool
 ) -> None:
+    """Let admission change or refuse a subresource's own document.
+
+    Raises:
+        ApiError: admission refuses it.
+    """
     request = AdmissionRequest(
         operation=Operation.CREATE,
         kind=call.resource.kind,
@@ -91,7 +93,7 @@ async def bind(context: ServerContext, call: Call) -> Answer:
     errors = validate_binding(document)
     if errors:
         raise invalid_object("", "Binding", call.info.name, errors)
-    await _admit(context, call, document, dry_run=dry_run)
+    await admit_document(context, call, document, dry_run=dry_run)
     metadata = metadata_of(document)
 
     def make(pod: Document) -> Document:
@@ -141,31 +143,6 @@ def _bound(pod: Document, node: str, binding: dict[str, Any], now: str) -> Docum
         scheduled["observedGeneration"] = metadata["generation"]
     status["conditions"] = [*kept, scheduled]
     return pod
-
-
-async def evict(context: ServerContext, call: Call) -> Answer:
-    """Delete a Pod unless something forbids to disturb it.
-
-    Raises:
-        ApiError: 400, 404, 409 or 429.
-    """
-    document = read_object(
-        call, context.schemas, "policy/v1", "Eviction", options_kind="CreateOptions"
-    )
-    name = metadata_of(document).get("name") or ""
-    if name and name != call.info.name:
-        raise bad_request("name in URL does not match name in Eviction object")
-    options = to_delete_options(call, document.get("deleteOptions") or {})
-    await _admit(context, call, document, dry_run=options.dry_run)
-    pod = await context.registry.get(POD, call.info.namespace, call.info.name)
-    if pod is None:
-        raise not_found("", POD.resource, call.info.name)
-    phase = (pod.get("status") or {}).get("phase")
-    is_leaving = bool(pod["metadata"].get("deletionTimestamp"))
-    if phase not in {*_FINISHED, "Pending"} and not is_leaving:
-        await context.check_eviction(pod)
-    await delete_object(context, call, call.info.name, options)
-    return answer_document(success_status(code=201), status=201)
 
 
 # --- scale ------------------------------------------------------------------------
@@ -315,6 +292,8 @@ async def request_token(context: ServerContext, call: Call) -> Answer:
     )
     if context.issue_token is None:
         raise not_found("", f"{SERVICE_ACCOUNT.resource}/token", call.info.name)
-    await _admit(context, call, document, dry_run=is_dry_run(call, "CreateOptions"))
+    await admit_document(
+        context, call, document, dry_run=is_dry_run(call, "CreateOptions")
+    )
     token = await context.issue_token(call.info.namespace, call.info.name, document)
     return answer_document(token, status=201)

@@ -197,6 +197,31 @@ async def test_priority(spec: Any, value: int | None, refusal: str) -> None:
         assert document["spec"]["preemptionPolicy"] == "PreemptLowerPriority"
 
 
+GOLD = make("PriorityClass", "gold", value=100, preemptionPolicy="Never")
+USUAL = make("PriorityClass", "usual", value=7, globalDefault=True)
+LOWER = make("PriorityClass", "lower", value=3, globalDefault=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        pytest.param("gold", ("gold", 100, "Never"), id="named"),
+        pytest.param("", ("lower", 3, "PreemptLowerPriority"), id="lowest-default"),
+    ],
+)
+async def test_a_class_gives_value_and_policy(name: str, given: Any) -> None:
+    document = pod(priorityClassName=name) if name else pod()
+
+    assert await admit(priority.PART, request(document), GOLD, USUAL, LOWER) == ""
+
+    spec = document["spec"]
+    assert given == (
+        spec["priorityClassName"],
+        spec["priority"],
+        spec["preemptionPolicy"],
+    )
+
+
 async def test_an_update_keeps_the_priority() -> None:
     old = pod(priority=5, preemptionPolicy="Never")
     document = pod()
