@@ -212,7 +212,9 @@ LOWER = make("PriorityClass", "lower", value=3, globalDefault=True)
 async def test_a_class_gives_value_and_policy(name: str, given: Any) -> None:
     document = pod(priorityClassName=name) if name else pod()
 
-    assert await admit(priority.PART, request(document), GOLD, USUAL, LOWER) == ""
+    classes = StoredObjects(GOLD, USUAL, LOWER)
+
+    assert await admit(priority.PART, request(document), classes) == ""
 
     spec = document["spec"]
     assert given == (
