@@ -18,6 +18,7 @@ class RelaySide(asyncio.Protocol):
         #: Called with the first bytes from here; ``False`` keeps the other side mute.
         self.check: Callable[[bytes], bool] | None = None
         self._mute = False
+        self._ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember the transport."""
@@ -40,15 +41,23 @@ class RelaySide(asyncio.Protocol):
         self._mute = True
 
     def eof_received(self) -> bool:
-        """Pass a half close on where the other side can; keep our own half open."""
+        """Pass a half close on where the other side can; keep our own half open.
+
+        Once both sides have said so there is nothing left to relay.
+        """
+        self._ended = True
         other = self.peer.transport if self.peer else None
-        if other is None or other.is_closing():
+        if self.peer is None or other is None or other.is_closing():
             return False
-        if other.can_write_eof():
-            other.write_eof()
-            # TLS has no half-open end: saying otherwise has no effect but a warning.
-            return self.transport is not None and self.transport.can_write_eof()
-        return False
+        if self.peer.has_ended or not other.can_write_eof():
+            return False
+        other.write_eof()
+        return True
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether this side has sent all it will."""
+        return self._ended
 
     def pause_writing(self) -> None:
         """Stop reading from the other side while this one is full."""

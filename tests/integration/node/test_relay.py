@@ -19,10 +19,12 @@ async def backend():
         refuse = b"/refuse" in head
         status = b"403 No" if refuse else b"101 Switching Protocols"
         writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n")
-        while data := await reader.read(65536):
-            seen.append(data)
-            writer.write(data.upper())
-        writer.close()
+        try:
+            while data := await reader.read(65536):
+                seen.append(data)
+                writer.write(data.upper())
+        finally:
+            writer.close()
 
     server = await asyncio.start_server(talk, "127.0.0.1", 0)
     async with server:
@@ -65,6 +67,8 @@ async def test_bytes_go_both_ways_after_the_upgrade(front, backend):
 
     assert await reader.readexactly(5) == b"LATER"
     writer.close()
+    await writer.wait_closed()
+    await asyncio.sleep(0.1)
 
 
 async def test_nothing_more_passes_where_the_upgrade_was_refused(front, backend):
@@ -79,3 +83,5 @@ async def test_nothing_more_passes_where_the_upgrade_was_refused(front, backend)
 
     assert seen == []
     writer.close()
+    await writer.wait_closed()
+    await asyncio.sleep(0.1)
