@@ -432,12 +432,12 @@ def _started_and_ready(
     verdict = facts.verdicts.of(seen.id)
     same = old is not None and old.get("containerID") == container_id(seen, node)
     before = old if same and old is not None else {}
-    if container.startup_probe is None:
-        started = True
-    elif verdict.started is None:
-        started = bool(before.get("started"))
-    else:
-        started = verdict.started
+    # An instance that has started once does not un-start.
+    started = (
+        container.startup_probe is None
+        or bool(verdict.started)
+        or bool(before.get("started"))
+    )
     if not started:
         return False, False
     if container.readiness_probe is None:

@@ -359,6 +359,13 @@ def test_a_container_whose_hook_has_not_returned_is_still_being_created() -> Non
             id="a-new-agent-does-not-flip-it",
         ),
         pytest.param(
+            {"startupProbe": PROBE},
+            ContainerVerdict(started=False),
+            {"containerID": "containerd://a0", "started": True, "ready": True},
+            (True, True),
+            id="what-has-started-does-not-un-start",
+        ),
+        pytest.param(
             {"readinessProbe": PROBE},
             None,
             {"containerID": "containerd://a9", "started": True, "ready": True},
