@@ -196,11 +196,20 @@ def _wishes(config: Config) -> RuntimeWishes:
         cni_bin_dir=Path(config.runtime_cni_bin_dir)
         if config.runtime_cni_bin_dir
         else None,
-        runtimes=tuple(_handler(entry) for entry in config.runtimes),
+        runtimes=configured_handlers(config),
         environment={
             name: os.environ[name] for name in PROXY_VARIABLES if name in os.environ
         },
     )
+
+
+def configured_handlers(config: Config) -> tuple[RuntimeHandlerConfig, ...]:
+    """Return the handlers of ``runtimes:`` in the config.
+
+    Raises:
+        RuntimeStartError: an entry is malformed.
+    """
+    return tuple(_handler(entry) for entry in config.runtimes)
 
 
 def _handler(entry: object) -> RuntimeHandlerConfig:
