@@ -19,9 +19,20 @@ def pytest_collection_modifyitems(items):
 def instance(tmp_path_factory):
     if os.geteuid() != 0:
         pytest.skip("needs root: containers are run for real")
-    data_dir: Path = tmp_path_factory.mktemp("podyard") / "data"
-    with running_podyard(f"e2e-{os.getpid()}", data_dir) as running:
+    home: Path = tmp_path_factory.mktemp("podyard")
+    (home / "static").mkdir()
+    (home / "config.yaml").write_text(
+        f"staticPodPath: {home}/static\nruntimes: [{{name: second}}]\n"
+    )
+    config = ("--config", str(home / "config.yaml"))
+    with running_podyard(f"e2e-{os.getpid()}", home / "data", *config) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def static_dir(instance) -> Path:
+    """Where that instance looks for manifests."""
+    return instance.data_dir.parent / "static"
 
 
 @pytest.fixture(scope="session")
