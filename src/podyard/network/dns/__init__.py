@@ -1,0 +1,1 @@
+"""Cluster DNS: names of Services and Pods from memory, all others forwarded."""
