@@ -1,18 +1,22 @@
 """Two connections joined after an upgrade."""
 
 import asyncio
+import contextlib
 
 import pytest
 from aiohttp import web
 
 from podyard.lib.hijack import relay_upgrade
 
-UPGRADE = b"GET /up HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n"
+UPGRADE = (
+    b"GET /up HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+)
 
 
 @pytest.fixture
 async def backend():
     seen = []
+    closed = []
 
     async def talk(reader, writer):
         head = await reader.readuntil(b"\r\n\r\n")
@@ -23,12 +27,18 @@ async def backend():
             while data := await reader.read(65536):
                 seen.append(data)
                 writer.write(data.upper())
+        except ConnectionError:
+            pass
         finally:
             writer.close()
+            closed.append(writer)
 
     server = await asyncio.start_server(talk, "127.0.0.1", 0)
     async with server:
         yield server.sockets[0].getsockname()[1], seen
+    for writer in closed:
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 @pytest.fixture
