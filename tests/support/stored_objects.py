@@ -43,6 +43,7 @@ def make(kind: str, name: str, namespace: str = "", **fields: object) -> Documen
     """Return a document; the uid is made from the name."""
     api_version = {
         "Lease": "coordination.k8s.io/v1",
+        "PodDisruptionBudget": "policy/v1",
         "PriorityClass": "scheduling.k8s.io/v1",
         "RuntimeClass": "node.k8s.io/v1",
         "ReplicaSet": "apps/v1",

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 
 from podyard.api.documents import Document
 from podyard.api.predicates import NodeUsage, usage_of
+from podyard.api.priority import pod_priority
 from podyard.api.quantity import ZERO, QuantityError
 from podyard.api.resources import ResourceList
 from podyard.scheduler.parts import NodeInfo
+from podyard.scheduler.preemption.decide import PlacedPod
 
 _TERMINAL = frozenset({"Succeeded", "Failed"})
 
@@ -20,7 +22,8 @@ class NodeAccounts:
 
     def __init__(self) -> None:
         self._nodes: dict[str, Document] = {}
-        self._pods: dict[str, dict[str, NodeUsage]] = {}
+        self._pods: dict[str, dict[str, PlacedPod]] = {}
+        self._nominated: dict[str, tuple[str, PlacedPod]] = {}
         self._where: dict[str, str] = {}
         self._totals: dict[str, NodeUsage] = {}
 
@@ -35,18 +38,17 @@ class NodeAccounts:
     def place(self, pod: Document, node_name: str) -> None:
         """Count a Pod on a node, bound or assumed; it moves if it was elsewhere."""
         uid = str(pod["metadata"]["uid"])
-        try:
-            usage = usage_of((pod,))
-        except QuantityError:
-            usage = NodeUsage(pods=1)  # nobody can say what it takes; it is one Pod
+        usage = _usage_of(pod)
+        self._nominated.pop(uid, None)
         if self._where.get(uid) == node_name:
-            if self._pods[node_name][uid] == usage:
+            if self._pods[node_name][uid].usage == usage:
+                self._pods[node_name][uid] = PlacedPod(pod, usage)
                 return
             self.remove(uid)
         elif uid in self._where:
             self.remove(uid)
         self._where[uid] = node_name
-        self._pods.setdefault(node_name, {})[uid] = usage
+        self._pods.setdefault(node_name, {})[uid] = PlacedPod(pod, usage)
         total = self._totals.get(node_name)
         if total is not None:
             self._totals[node_name] = _sum((total, usage))
@@ -68,15 +70,63 @@ class NodeAccounts:
         """Return the node a Pod counts on, or an empty string."""
         return self._where.get(uid, "")
 
-    def infos(self) -> tuple[NodeInfo, ...]:
-        """Return every node with what is taken on it."""
-        return tuple(self._infos())
+    def pods_on(self, node_name: str) -> tuple[PlacedPod, ...]:
+        """Return the Pods that count on a node."""
+        return tuple(self._pods.get(node_name, {}).values())
+
+    # --- room that is made for somebody
+
+    def nominate(self, pod: Document, node_name: str) -> None:
+        """Keep the room on a node for a Pod that waits there."""
+        uid = str(pod["metadata"]["uid"])
+        self._nominated[uid] = node_name, PlacedPod(pod, _usage_of(pod))
+
+    def forget_nomination(self, uid: str) -> None:
+        """Keep no room for a Pod any more."""
+        self._nominated.pop(uid, None)
+
+    def nominated_node(self, uid: str) -> str:
+        """Return the node whose room is kept for a Pod, or an empty string."""
+        return self._nominated.get(uid, ("", None))[0]
+
+    def outranked(self, pod: Document, node_name: str) -> tuple[Document, ...]:
+        """Return less important Pods that room is kept for on a node."""
+        priority = pod_priority(pod)
+        return tuple(
+            kept.pod
+            for where, kept in self._nominated.values()
+            if where == node_name and pod_priority(kept.pod) < priority
+        )
+
+    def infos(self, pod: Document | None = None) -> tuple[NodeInfo, ...]:
+        """Return every node with what is taken on it.
+
+        Args:
+            pod: whose turn it is; room kept for others at least as important as it
+                counts as taken.
+        """
+        infos = tuple(self._infos())
+        if pod is None or not self._nominated:
+            return infos
+        return tuple(self._with_nominated(info, pod) for info in infos)
+
+    def _with_nominated(self, info: NodeInfo, pod: Document) -> NodeInfo:
+        priority, uid = pod_priority(pod), str(pod["metadata"]["uid"])
+        kept = tuple(
+            item.usage
+            for other, (where, item) in self._nominated.items()
+            if where == info.name
+            and other != uid
+            and pod_priority(item.pod) >= priority
+        )
+        return NodeInfo(info.node, _sum((info.usage, *kept))) if kept else info
 
     def _infos(self) -> Iterator[NodeInfo]:
         for name, node in self._nodes.items():
             total = self._totals.get(name)
             if total is None:
-                total = _sum(tuple(self._pods.get(name, {}).values()))
+                placed = self._pods.get(name, {}).values()
+                total = _sum(tuple(item.usage for item in placed))
                 self._totals[name] = total
             yield NodeInfo(node, total)
 
@@ -84,6 +134,13 @@ class NodeAccounts:
 def is_finished(pod: Document) -> bool:
     """Say whether a Pod has ended and takes nothing any more."""
     return (pod.get("status") or {}).get("phase") in _TERMINAL
+
+
+def _usage_of(pod: Document) -> NodeUsage:
+    try:
+        return usage_of((pod,))
+    except QuantityError:
+        return NodeUsage(pods=1)  # nobody can say what it takes; it is one Pod
 
 
 def _sum(usages: tuple[NodeUsage, ...]) -> NodeUsage:

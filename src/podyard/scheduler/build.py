@@ -4,7 +4,9 @@ from datetime import datetime
 from typing import Final
 
 from podyard.api.core_v1 import format_time
+from podyard.api.disruption import with_disruption_target
 from podyard.api.documents import Document
+from podyard.scheduler.preemption.decide import REASON
 
 GATED: Final = "Scheduling is blocked due to non-empty scheduling gates"
 
@@ -61,6 +63,33 @@ def build_failure(
     return {
         "metadata": {"uid": pod["metadata"]["uid"]},
         "status": {"conditions": [condition]},
+    }
+
+
+def build_mark(victim: Document, scheduler_name: str, *, now: datetime) -> Document:
+    """Return the status patch that tells a victim why it is ended."""
+    conditions = with_disruption_target(
+        victim,
+        reason=REASON,
+        message=f"{scheduler_name}: preempting to accommodate a higher priority pod",
+        now=now,
+    )
+    return {
+        "metadata": {"uid": victim["metadata"]["uid"]},
+        "status": {"conditions": conditions[-1:]},
+    }
+
+
+def build_nomination(pod: Document, node_name: str) -> Document:
+    """Return the status patch that says where room is made for a Pod.
+
+    Args:
+        pod: the Pod.
+        node_name: the node; empty gives a nomination up.
+    """
+    return {
+        "metadata": {"uid": pod["metadata"]["uid"]},
+        "status": {"nominatedNodeName": node_name or None},
     }
 
 

@@ -39,11 +39,14 @@ class Unschedulable:
     """No node takes the Pod.
 
     Attributes:
-        message: the sentence of the condition and the event.
+        message: the sentence of the condition and the event, where nobody may be
+            ended for the Pod.
+        filtered: the sentence without what it says of preemption.
         unfit: why each node is passed over.
     """
 
     message: str
+    filtered: str = ""
     unfit: tuple[tuple[str, Unfit], ...] = ()
 
 
@@ -63,21 +66,19 @@ def decide_placement(
     """
     if not nodes:
         return Unschedulable(_NO_NODES)
-    filters = sorted(
-        (plugin for plugin in plugins if plugin.filter is not None),
-        key=lambda plugin: (plugin.order, plugin.name),
-    )
+    filters = in_order(plugins)
     feasible: list[NodeInfo] = []
     unfit: list[tuple[str, Unfit]] = []
     for info in nodes:
-        objection = _first_objection(pod, info, filters)
+        objection = first_objection(pod, info, filters)
         if objection is None:
             feasible.append(info)
         else:
             unfit.append((info.name, objection))
     if not feasible:
-        message = _failure(pod, [why for _, why in unfit])
-        return Unschedulable(message, tuple(unfit))
+        filtered = _failure([why for _, why in unfit])
+        message = f"{filtered} preemption: {_no_help(pod, unfit)}"
+        return Unschedulable(message, filtered, tuple(unfit))
     if len(feasible) == 1:
         return Placement(feasible[0].name, _BEST, 1)
     scores = _scores(pod, feasible, plugins)
@@ -88,9 +89,18 @@ def decide_placement(
     return Placement(feasible[best].name, scores[best], len(feasible))
 
 
-def _first_objection(
+def in_order(plugins: Iterable[SchedulerPlugin]) -> list[SchedulerPlugin]:
+    """Return the plugins that filter, in the order they are asked."""
+    return sorted(
+        (plugin for plugin in plugins if plugin.filter is not None),
+        key=lambda plugin: (plugin.order, plugin.name),
+    )
+
+
+def first_objection(
     pod: Document, info: NodeInfo, filters: Iterable[SchedulerPlugin]
 ) -> Unfit | None:
+    """Return why a node is passed over, or ``None`` where it is not."""
     for plugin in filters:
         assert plugin.filter is not None
         objection = plugin.filter(pod, info)
@@ -123,16 +133,22 @@ def _normalize(raw: Sequence[float], scale: Scale) -> list[float]:
     return stretched
 
 
-def _failure(pod: Document, unfit: Sequence[Unfit]) -> str:
-    """Return the sentence that says why no node is left, and why none is freed."""
-    head = f"0/{len(unfit)} nodes are available: "
+def _failure(unfit: Sequence[Unfit]) -> str:
+    """Return the sentence that says why no node is left."""
     reasons = Counter(reason for why in unfit for reason in why.reasons)
-    filtered = f"{head}{_histogram(reasons)}."
+    return f"0/{len(unfit)} nodes are available: {histogram(reasons)}."
+
+
+def _no_help(pod: Document, unfit: Sequence[tuple[str, Unfit]]) -> str:
+    """Return why nothing is freed where nobody runs that could go."""
     if (pod.get("spec") or {}).get("preemptionPolicy") == "Never":
-        return f"{filtered} preemption: {_NEVER_PREEMPTS}"
-    helped = Counter(_NO_VICTIMS if why.resolvable else _NOT_HELPFUL for why in unfit)
-    return f"{filtered} preemption: {head}{_histogram(helped)}."
+        return _NEVER_PREEMPTS
+    helped = Counter(
+        _NO_VICTIMS if why.resolvable else _NOT_HELPFUL for _, why in unfit
+    )
+    return f"0/{len(unfit)} nodes are available: {histogram(helped)}."
 
 
-def _histogram(counts: Counter[str]) -> str:
+def histogram(counts: Counter[str]) -> str:
+    """Return how often each reason is met, as one sentence."""
     return ", ".join(sorted(f"{count} {text}" for text, count in counts.items()))

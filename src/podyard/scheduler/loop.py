@@ -2,7 +2,8 @@
 
 A new Pod is decided on in the very turn in which it is heard of, and its binding
 leaves in the next. A Pod that fits nowhere waits until something changes that could
-help it: a node, or the end of another Pod.
+help it: a node, or the end of another Pod. Where less important Pods are in its way
+they are ended, and their room is kept for it.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ import structlog
 from podyard.api.documents import Document
 from podyard.api.errors import ApiError
 from podyard.api.quantity import QuantityError
-from podyard.api.scheme import NODE, POD
+from podyard.api.scheme import NODE, POD, POD_DISRUPTION_BUDGET
 from podyard.client.event_correlation import EventSubject
 from podyard.client.events import subject_of
 from podyard.client.informer import Informer
@@ -22,9 +23,26 @@ from podyard.client.services import ApiClient, ApiUnreachableError, PatchType
 from podyard.lib.backoff import Backoff
 from podyard.lib.clock import Clock
 from podyard.scheduler.accounts import NodeAccounts, is_finished
-from podyard.scheduler.build import GATED, build_binding, build_failure
-from podyard.scheduler.decide import Placement, Unschedulable, decide_placement
-from podyard.scheduler.parts import SchedulerPlugin
+from podyard.scheduler.build import (
+    GATED,
+    build_binding,
+    build_failure,
+    build_mark,
+    build_nomination,
+)
+from podyard.scheduler.decide import (
+    Placement,
+    Unschedulable,
+    Verdict,
+    decide_placement,
+)
+from podyard.scheduler.parts import NodeInfo, SchedulerPlugin
+from podyard.scheduler.preemption.decide import (
+    NoPreemption,
+    Preemption,
+    decide_preemption,
+    describe_victim,
+)
 
 log = structlog.get_logger()
 
@@ -74,6 +92,7 @@ class Scheduler:
         self._accounts = NodeAccounts()
         self._waiting: dict[str, Document] = {}
         self._binding: set[str] = set()
+        self._preempting: dict[str, frozenset[str]] = {}
         self._told: dict[str, str] = {}
         self._failed_s: dict[str, float] = {}
         self._changed = asyncio.Event()
@@ -81,6 +100,9 @@ class Scheduler:
         self._group: asyncio.TaskGroup | None = None
         self.pods = Informer(client, POD, on_change=self._on_pod)
         self.nodes = Informer(client, NODE, on_change=self._on_node)
+        self.budgets = Informer(
+            client, POD_DISRUPTION_BUDGET, on_change=lambda _old, _new: None
+        )
 
     async def run(self) -> None:
         """Schedule for ever."""
@@ -90,8 +112,10 @@ class Scheduler:
             self._group = group
             group.create_task(self.nodes.run(), name="scheduler nodes")
             group.create_task(self.pods.run(), name="scheduler pods")
+            group.create_task(self.budgets.run(), name="scheduler budgets")
             await self.nodes.wait_synced()
             await self.pods.wait_synced()
+            await self.budgets.wait_synced()
             self._ready = True
             self._retry_waiting()
             group.create_task(self._watch_changes(), name="scheduler retries")
@@ -99,6 +123,7 @@ class Scheduler:
     def _restart(self) -> None:
         """Give up what an earlier run left half done; the informers' copies stay."""
         self._told.clear()
+        self._preempting.clear()
         for uid in self._binding:
             self._accounts.remove(uid)
         halfway, self._binding = self._binding, set()
@@ -156,11 +181,16 @@ class Scheduler:
         self._waiting.pop(uid, None)
         self._told.pop(uid, None)
         self._failed_s.pop(uid, None)
+        self._preempting.pop(uid, None)
+        self._accounts.forget_nomination(uid)
 
     def _take(self, uid: str, pod: Document, *, is_new: bool) -> None:
         if uid in self._binding:
             return
         self._waiting[uid] = pod
+        nominated = (pod.get("status") or {}).get("nominatedNodeName")
+        if nominated and not self._ready:
+            self._accounts.nominate(pod, nominated)
         if self._ready and is_new:
             self._schedule(uid, pod)
 
@@ -188,8 +218,9 @@ class Scheduler:
                 self._report(pod, reason="SchedulingGated", message=GATED)
             )
             return
+        infos = self._accounts.infos(pod)
         try:
-            verdict = decide_placement(pod, self._accounts.infos(), self._plugins)
+            verdict = self._decide(uid, pod, infos)
         except QuantityError as error:
             verdict = Unschedulable(f"the Pod cannot be understood: {error}")
         match verdict:
@@ -198,8 +229,61 @@ class Scheduler:
                 self._binding.add(uid)
                 self._accounts.place(pod, node_name)
                 self._group.create_task(self._bind(uid, pod, node_name))
-            case Unschedulable(message):
-                self._refuse(uid, pod, message)
+            case Unschedulable():
+                self._make_room(uid, pod, infos, verdict)
+            case unknown:
+                assert_never(unknown)
+
+    def _decide(self, uid: str, pod: Document, infos: tuple[NodeInfo, ...]) -> Verdict:
+        """Decide on the node whose room is kept for the Pod first, then on all."""
+        nominated = self._accounts.nominated_node(uid)
+        kept = [info for info in infos if info.name == nominated]
+        if kept:
+            verdict = decide_placement(pod, kept, self._plugins)
+            if isinstance(verdict, Placement):
+                return verdict
+        return decide_placement(pod, infos, self._plugins)
+
+    def _make_room(
+        self,
+        uid: str,
+        pod: Document,
+        infos: tuple[NodeInfo, ...],
+        verdict: Unschedulable,
+    ) -> None:
+        """End less important Pods where that helps; tell why the Pod waits."""
+        assert self._group is not None
+        if not verdict.unfit:
+            self._refuse(uid, pod, verdict.message)
+            return
+        if any(self._accounts.node_of(v) for v in self._preempting.get(uid, ())):
+            return  # room is being made; what was told is still so
+        nominated = self._accounts.nominated_node(uid)
+        decision = decide_preemption(
+            pod,
+            infos,
+            verdict.unfit,
+            pods_on=self._accounts.pods_on,
+            budgets=self.budgets.items(),
+            plugins=self._plugins,
+            nominated=nominated,
+        )
+        match decision:
+            case Preemption(node_name, victims):
+                self._refuse(uid, pod, verdict.filtered)
+                self._preempting[uid] = frozenset(
+                    str(victim["metadata"]["uid"]) for victim in victims
+                )
+                outranked = self._accounts.outranked(pod, node_name)
+                for other in outranked:
+                    self._accounts.forget_nomination(str(other["metadata"]["uid"]))
+                self._accounts.nominate(pod, node_name)
+                self._group.create_task(self._preempt(uid, pod, decision, outranked))
+            case NoPreemption(message, is_hopeless):
+                self._refuse(uid, pod, f"{verdict.filtered} preemption: {message}")
+                if nominated and is_hopeless:
+                    self._accounts.forget_nomination(uid)
+                    self._group.create_task(self._nominate(pod, ""))
             case unknown:
                 assert_never(unknown)
 
@@ -258,6 +342,68 @@ class Scheduler:
                 self._failed_s[uid] = delay_s
                 self._waiting[uid] = latest
                 self._changed.set()
+
+    async def _preempt(
+        self,
+        uid: str,
+        pod: Document,
+        preemption: Preemption,
+        outranked: Sequence[Document],
+    ) -> None:
+        """End the victims; whoever is ending already is left alone."""
+        for other in outranked:
+            await self._nominate(other, "")
+        await self._nominate(pod, preemption.node_name)
+        for victim in preemption.victims:
+            if victim["metadata"].get("deletionTimestamp"):
+                continue
+            try:
+                await self._end(victim)
+            except (ApiError, ApiUnreachableError) as error:
+                if isinstance(error, ApiError) and error.code in {404, 409}:
+                    continue
+                log.warning("victim_not_ended", pod=_key(victim), error=str(error))
+                self._preempting.pop(uid, None)
+                self._changed.set()
+                return
+            log.info(
+                "pod_preempted",
+                pod=_key(victim),
+                by=_key(pod),
+                node=preemption.node_name,
+            )
+            text = describe_victim(pod, preemption.node_name)
+            self._recorder.record(subject_of(victim), "Normal", "Preempted", text)
+
+    async def _end(self, victim: Document) -> None:
+        """Tell a victim why, and delete it with its own grace."""
+        metadata = victim["metadata"]
+        await self._client.patch(
+            POD,
+            metadata["name"],
+            build_mark(victim, self._name, now=self._clock.now()),
+            metadata["namespace"],
+            patch_type=PatchType.STRATEGIC,
+            subresource="status",
+        )
+        await self._client.delete(
+            POD, metadata["name"], metadata["namespace"], uid=metadata["uid"]
+        )
+
+    async def _nominate(self, pod: Document, node_name: str) -> None:
+        """Write where room is made for a Pod; empty takes it back."""
+        metadata = pod["metadata"]
+        try:
+            await self._client.patch(
+                POD,
+                metadata["name"],
+                build_nomination(pod, node_name),
+                metadata["namespace"],
+                patch_type=PatchType.STRATEGIC,
+                subresource="status",
+            )
+        except (ApiError, ApiUnreachableError) as error:
+            log.warning("nomination_not_written", pod=_key(pod), error=str(error))
 
     async def _report(self, pod: Document, *, reason: str, message: str) -> None:
         """Write the condition that says why a Pod waits."""

@@ -223,3 +223,55 @@ async def _bound(running: Cluster, name: str) -> bool:
 async def _count_bound(running: Cluster, wanted: int) -> bool:
     listed = await running.admin.list(POD, "default")
     return sum(bool(p["spec"].get("nodeName")) for p in listed["items"]) == wanted
+
+
+async def test_a_more_important_pod_takes_the_room_of_a_lesser_one(
+    tmp_path: Path,
+) -> None:
+    async with cluster(tmp_path) as running:
+        await running.apply(node("n1", cpu="1"))
+        await _ready(running)
+        await running.apply(
+            {
+                "apiVersion": "scheduling.k8s.io/v1",
+                "kind": "PriorityClass",
+                "metadata": {"name": "high"},
+                "value": 1000,
+            }
+        )
+        await running.apply(pod("low", cpu="1", terminationGracePeriodSeconds=7))
+        await until(lambda: _node_of(running, "low"))
+
+        high = await running.apply(pod("high", cpu="1", priorityClassName="high"))
+
+        async def ending() -> bool:
+            low = await running.admin.get(POD, "low", "default")
+            return bool(low["metadata"].get("deletionTimestamp"))
+
+        await until(ending)
+        low = await running.admin.get(POD, "low", "default")
+        mark = next(
+            c for c in low["status"]["conditions"] if c["type"] == "DisruptionTarget"
+        )
+        assert low["metadata"]["deletionGracePeriodSeconds"] == 7
+        assert (mark["reason"], mark["message"]) == (
+            "PreemptionByScheduler",
+            "default-scheduler: preempting to accommodate a higher priority pod",
+        )
+        assert await until(lambda: running.events("Preempted")) == [
+            f"Preempted by pod {high['metadata']['uid']} on node n1"
+        ]
+
+        async def nominated() -> str:
+            found = await running.admin.get(POD, "high", "default")
+            return str(found["status"].get("nominatedNodeName") or "")
+
+        assert await until(nominated) == "n1"
+        condition = await until(lambda: _condition(running, "high"))
+        assert condition["message"] == "0/1 nodes are available: 1 Insufficient cpu."
+
+        await running.apply(pod("other", cpu="1"))
+        await running.admin.delete(POD, "low", "default", grace_period_s=0)
+
+        assert await until(lambda: _node_of(running, "high")) == "n1"
+        assert await _node_of(running, "other") == ""
