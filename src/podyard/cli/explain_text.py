@@ -63,7 +63,8 @@ def _pull_rows(pull: Document) -> Iterator[tuple[str, str]]:
         if pull.get("waitedSeconds", 0) >= 0.01:
             result += f" and {seconds(pull['waitedSeconds'])} in the queue"
     yield "result", result
-    if pull.get("error"):
+    answers = [one.get("error") for one in pull.get("attempts") or ()]
+    if pull.get("error") and answers != [pull["error"]]:
         yield "error", str(pull["error"])
     if pull.get("nextRetryAt"):
         yield "next retry", f"{at(pull['nextRetryAt'])}, or when credentials change"
