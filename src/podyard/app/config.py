@@ -14,6 +14,7 @@ import yaml
 
 from podyard.api.feature_gates import FeatureGateError, FeatureGates
 from podyard.lib.durations import parse_duration
+from podyard.node.images.access.decide import VERIFICATION_POLICIES, parse_allowlist
 from podyard.registry.hosts import Registry, parse_registries
 
 
@@ -35,6 +36,7 @@ class Config:
         port: the API server's port; 0 for any free one, None for the usual one.
         node_port: likewise for the node's own endpoints.
         node_name: name of the Node object; empty for the host's name.
+        built_in_dns: whether to answer names of Services and Pods.
         semantics: ``documented`` or ``upstream``.
         static_pod_path: a directory of manifests; empty for none.
     """
@@ -54,6 +56,7 @@ class Config:
     log_level: str = "info"
     runtimes: tuple[Mapping[str, object], ...] = ()
     registries: tuple[Registry, ...] = ()
+    built_in_dns: bool = True
     # KubeletConfiguration
     static_pod_path: str = ""
     max_pods: int = 110
@@ -64,6 +67,12 @@ class Config:
     resolv_conf: str = "/etc/resolv.conf"
     serialize_image_pulls: bool = False
     max_parallel_image_pulls: int = 5
+    registry_pull_qps: float = 5.0
+    registry_burst: int = 10
+    credential_provider_config: str = ""
+    credential_provider_dir: str = ""
+    pull_verification_policy: str = "NeverVerifyPreloadedImages"
+    pull_verification_allowlist: tuple[str, ...] = ()
     image_gc_high_threshold_percent: int = 85
     image_gc_low_threshold_percent: int = 80
     image_minimum_gc_age_s: float = 120.0
@@ -170,6 +179,10 @@ def _registries(value: object) -> tuple[Registry, ...]:
     return parse_registries(_maps(value))
 
 
+def _allowlist(value: object) -> tuple[str, ...]:
+    return parse_allowlist(_texts(value))
+
+
 def _nested_restart_period(value: object) -> float:
     if not isinstance(value, dict) or set(value) - {"maxContainerRestartPeriod"}:
         raise ValueError("takes maxContainerRestartPeriod only")
@@ -266,6 +279,12 @@ SETTINGS: Final = (
         metavar="GATES",
     ),
     Setting(
+        "built-in-dns",
+        "built_in_dns",
+        _boolean,
+        "answer names of Services and Pods: true (default) or false",
+    ),
+    Setting(
         "log-level",
         "log_level",
         _choice("debug", "info", "warning", "error"),
@@ -328,6 +347,48 @@ SETTINGS: Final = (
         "max_parallel_image_pulls",
         _between(1, 1000),
         "pulls at a time",
+        flag=False,
+    ),
+    Setting(
+        "registryPullQPS",
+        "registry_pull_qps",
+        _between(0, 1_000_000),
+        "pulls begun a second, more wait for their turn; 0 is any number",
+        flag=False,
+    ),
+    Setting(
+        "registryBurst",
+        "registry_burst",
+        _between(1, 1_000_000),
+        "pulls that may begin at once",
+        flag=False,
+    ),
+    Setting(
+        "imageCredentialProviderConfigFile",
+        "credential_provider_config",
+        _text,
+        "a CredentialProviderConfig file, or a directory of them",
+        flag=False,
+    ),
+    Setting(
+        "imageCredentialProviderBinDir",
+        "credential_provider_dir",
+        _text,
+        "directory of credential provider plugins",
+        flag=False,
+    ),
+    Setting(
+        "imagePullCredentialsVerificationPolicy",
+        "pull_verification_policy",
+        _choice(*VERIFICATION_POLICIES),
+        "which present images a Pod must prove access to",
+        flag=False,
+    ),
+    Setting(
+        "preloadedImagesVerificationAllowlist",
+        "pull_verification_allowlist",
+        _allowlist,
+        "images any Pod may use, with NeverVerifyAllowlistedImages",
         flag=False,
     ),
     Setting(
@@ -475,6 +536,14 @@ def _complete(config: Config) -> Config:
     if low >= config.image_gc_high_threshold_percent:
         raise ConfigError(
             "imageGCLowThresholdPercent must be below imageGCHighThresholdPercent"
+        )
+    if (
+        config.pull_verification_allowlist
+        and config.pull_verification_policy != "NeverVerifyAllowlistedImages"
+    ):
+        raise ConfigError(
+            "preloadedImagesVerificationAllowlist goes with "
+            "imagePullCredentialsVerificationPolicy: NeverVerifyAllowlistedImages only"
         )
     if config.data_dir == Path():
         return replace(config, data_dir=default_data_dir(config.name))

@@ -14,7 +14,12 @@ import podyard
 from podyard.api.feature_gates import DEFAULT_GATES, FeatureGates
 from podyard.api.openapi import OpenApiDocuments
 from podyard.api.schema import Schemas
-from podyard.app.bootstrap import ApiServerAddress, bootstrap
+from podyard.app.bootstrap import (
+    ApiServerAddress,
+    DnsAddress,
+    bootstrap,
+    bootstrap_dns,
+)
 from podyard.app.pki import Identity, Pki, client_tls, server_tls
 from podyard.app.schema_data import load_schema_data
 from podyard.client.connection import ApiConnection
@@ -64,6 +69,8 @@ class ControlPlaneConfig:
         cluster_domain: the DNS domain, part of the token issuer.
         enable_admission_plugins: switched on besides those on by default.
         gates: the features that are on.
+        node_token_audiences: for whom nodes may have ServiceAccount tokens beyond
+            what volumes of their Pods ask for.
     """
 
     store_path: Path
@@ -75,7 +82,9 @@ class ControlPlaneConfig:
     kubernetes_service_ip: str
     cluster_domain: str
     enable_admission_plugins: tuple[str, ...] = ()
+    dns: DnsAddress | None = None
     gates: FeatureGates = DEFAULT_GATES
+    node_token_audiences: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +199,7 @@ def _make_server(
                 plugins,
                 enabled | set(config.enable_admission_plugins),
                 server.registry,
+                node_token_audiences=config.node_token_audiences,
             ),
             reviews=Reviews(authorization, tokens, keys.audiences, clock).handlers(),
             issue_token=tokens.issue,
@@ -209,6 +219,7 @@ async def bootstrap_cluster(plane: ControlPlane, config: ControlPlaneConfig) -> 
             client,
             ApiServerAddress(config.kubernetes_service_ip, config.node_ip, plane.port),
         )
+        await bootstrap_dns(client, config.dns)
 
 
 async def run_houses(plane: ControlPlane, *, clock: Clock) -> None:

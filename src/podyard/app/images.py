@@ -28,10 +28,10 @@ from podyard.api.observed import ContainerStatus, Image
 from podyard.api.runtime import ImageAuth
 from podyard.api.scheme import Kind
 from podyard.app.config import Config
+from podyard.app.credentials import source_context
 from podyard.app.guarded_images import GuardedImages
 from podyard.app.host import snapshotter_for
 from podyard.app.instances import InstanceTable
-from podyard.app.registries import credential_files
 from podyard.containerd.archives import Json
 from podyard.containerd.client import ContainerdClient, ContainerdError
 from podyard.containerd.content import (
@@ -46,7 +46,6 @@ from podyard.cri.client import CriChannel, GrpcImageService, GrpcRuntimeService
 from podyard.cri.services import CRIError, CRIUnavailableError
 from podyard.lib.clock import Clock, SystemClock
 from podyard.node.credentials.manager import CredentialManager
-from podyard.node.credentials.parts import SourceContext
 
 log = structlog.get_logger()
 
@@ -194,7 +193,7 @@ class NodeImages:
         """
         ref, wanted = _parse(name)
         manager = CredentialManager(
-            SourceContext(_NoObjects(), credential_files(self._config)),
+            await asyncio.to_thread(source_context, self._config, _NoObjects()),
             semantics="upstream"
             if self._config.semantics == "upstream"
             else "documented",

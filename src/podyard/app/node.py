@@ -26,6 +26,7 @@ from podyard.api.schema import Schemas
 from podyard.api.scheme import ENDPOINT_SLICE, POD, RUNTIME_CLASS, SERVICE
 from podyard.api.validation import validate_create
 from podyard.app.config import Config
+from podyard.app.credentials import PodTokens, source_context
 from podyard.app.host import Host
 from podyard.app.instances import Instance
 from podyard.app.pki import Pki, server_tls
@@ -34,7 +35,7 @@ from podyard.client.connection import ApiConnection
 from podyard.client.events import EventRecorder
 from podyard.client.grpc_health import check_health
 from podyard.client.http import HttpApiClient
-from podyard.client.informer import Informer
+from podyard.client.informer import Informer, OnChange
 from podyard.client.referenced import ReferencedObjects
 from podyard.lib.clock import Clock
 from podyard.lib.metrics import Computed, Metric
@@ -42,10 +43,13 @@ from podyard.lib.parts import load_parts
 from podyard.network.agent import NetworkAgent
 from podyard.network.conntrack import forget_stale_flows
 from podyard.network.decide import NetworkFacts
+from podyard.network.dns.decide import DnsSettings
+from podyard.network.dns.forward import Forwarder
+from podyard.network.dns.names import ClusterNames
+from podyard.network.dns.server import DnsServer, DnsSockets
 from podyard.network.nftables import Nftables
 from podyard.node.agent import NodeAgent, NodeConfig, NodeParts, PodEvents
-from podyard.node.credentials.manager import CredentialManager, find_node_files
-from podyard.node.credentials.parts import NodeFiles, SourceContext
+from podyard.node.credentials.manager import CredentialManager
 from podyard.node.endpoints.explain import ExplainParts, PodExplainer
 from podyard.node.endpoints.server import EndpointsConfig, NodeEndpoints
 from podyard.node.environment.build import DNSSettings, parse_resolv_conf
@@ -55,6 +59,8 @@ from podyard.node.hooks.deliveries import Deliveries
 from podyard.node.hooks.handler import HookHandler
 from podyard.node.hooks.output import HookLog
 from podyard.node.hooks.runner import HookRunner
+from podyard.node.images.access.decide import VerificationSettings, parse_policy
+from podyard.node.images.access.records import ImageAccess
 from podyard.node.images.decide import GcSettings
 from podyard.node.images.gc import ImageGc
 from podyard.node.images.manager import ImageManager, ImageSettings
@@ -105,6 +111,7 @@ class NodeSetup:
         facts: what the network rules depend on.
         schemas: the definitions static Pods are checked with.
         name: the Node's name.
+        dns: where the built-in DNS listens; ``None`` when it is switched off.
     """
 
     config: Config
@@ -116,6 +123,7 @@ class NodeSetup:
     facts: NetworkFacts
     schemas: Schemas
     name: str
+    dns: DnsSockets | None = None
 
 
 class NodeEvents(PodEvents):
@@ -140,14 +148,24 @@ class NodeEvents(PodEvents):
 class Followed:
     """The kinds a node follows whole: Services, their slices, RuntimeClasses."""
 
-    def __init__(self, client: HttpApiClient, network: NetworkAgent, name: str) -> None:
-        self.services = Informer(client, SERVICE, on_change=network.on_service)
-        self.slices = Informer(client, ENDPOINT_SLICE, on_change=network.on_slice)
+    def __init__(
+        self,
+        client: HttpApiClient,
+        network: NetworkAgent,
+        names: ClusterNames,
+        name: str,
+    ) -> None:
+        self.services = Informer(
+            client, SERVICE, on_change=_both(network.on_service, names.on_service)
+        )
+        self.slices = Informer(
+            client, ENDPOINT_SLICE, on_change=_both(network.on_slice, names.on_slice)
+        )
         self.classes = Informer(client, RUNTIME_CLASS, on_change=lambda *_: None)
         self.pods = Informer(
             client,
             POD,
-            on_change=network.on_pod,
+            on_change=_both(network.on_pod, names.on_pod),
             field_selector=f"spec.nodeName={name}",
         )
 
@@ -156,6 +174,11 @@ class Followed:
         await self.services.wait_synced()
         await self.classes.wait_synced()
 
+    async def wait_named(self) -> None:
+        """Wait until everything that has a name is known."""
+        for informer in (self.services, self.slices, self.pods):
+            await informer.wait_synced()
+
     def known_services(self) -> Iterable[Document] | None:
         """Return the Services, ``None`` before they have been heard of."""
         return self.services.items() if self.services.is_synced else None
@@ -163,6 +186,14 @@ class Followed:
     def find_class(self, name: str) -> Document | None:
         """Return a RuntimeClass, or ``None``."""
         return self.classes.get("", name)
+
+
+def _both(first: OnChange, second: OnChange) -> OnChange:
+    def tell(old: Document | None, new: Document | None) -> None:
+        first(old, new)
+        second(old, new)
+
+    return tell
 
 
 class Node:
@@ -267,14 +298,19 @@ async def _make_node(
             forget_stale_flows, targets, setup.facts
         ),
     )
-    followed = Followed(client, network, setup.name)
+    names = ClusterNames(int(clock.now().timestamp()))
+    followed = Followed(client, network, names, setup.name)
     referenced = ReferencedObjects(client)
     limits = await asyncio.to_thread(lambda: observe_host_limits(observe_cgroups()))
     classes = RuntimeClassManager(followed.find_class, lambda: health.status)
+    tokens = TokenManager(client, clock)
+    access = await _open_access(setup, clock)
     images = ImageManager(
         setup.runtime.images,
         CredentialManager(
-            SourceContext(referenced, _node_files(config)),
+            await asyncio.to_thread(
+                partial(source_context, config, referenced, tokens=PodTokens(tokens))
+            ),
             semantics="upstream" if config.semantics == "upstream" else "documented",
         ),
         events,
@@ -284,15 +320,18 @@ async def _make_node(
             max_parallel_image_pulls=None
             if config.serialize_image_pulls
             else config.max_parallel_image_pulls,
+            registry_pull_qps=config.registry_pull_qps,
+            registry_burst=config.registry_burst,
         ),
         journal=journal,
+        access=access,
     )
     allocatable: dict[str, str] = {}
     volumes = VolumeManager(
         config.data_dir / "pods",
         VolumeServices(
             objects=referenced,
-            tokens=TokenManager(client, clock),
+            tokens=tokens,
             node_allocatable=lambda: allocatable,
             pull_image=images.ensure_volume_image
             if await _mounts_images(setup.runtime)
@@ -333,6 +372,7 @@ async def _make_node(
             low_percent=config.image_gc_low_threshold_percent,
             min_age_s=config.image_minimum_gc_age_s,
         ),
+        access=access,
     )
     cgroups = PodCgroups(
         row.cgroup_root, _driver(setup), pids_max=max(config.pod_pids_limit, 0)
@@ -344,7 +384,7 @@ async def _make_node(
             stop_signals=_gates(config).enabled("ContainerStopSignals"),
         ),
         dns=DNSSettings(
-            cluster_dns=config.cluster_dns,
+            cluster_dns=_cluster_dns(setup),
             cluster_domain=config.cluster_domain,
             node=parse_resolv_conf(_read(config.resolv_conf)),
         ),
@@ -406,6 +446,7 @@ async def _make_node(
                 "probes": probes.run,
                 "image-gc": gc.run,
                 "journal": partial(_prune_for_ever, journal, clock),
+                **_dns_loop(setup, followed, names),
             },
         ),
         clock=clock,
@@ -465,7 +506,7 @@ def _make_endpoints(
                 "apiVersion": "kubelet.config.k8s.io/v1beta1",
                 "maxPods": config.max_pods,
                 "clusterDomain": config.cluster_domain,
-                "clusterDNS": list(config.cluster_dns),
+                "clusterDNS": list(_cluster_dns(setup)),
                 "cgroupDriver": _driver(setup),
                 "staticPodPath": config.static_pod_path,
                 "serializeImagePulls": config.serialize_image_pulls,
@@ -540,13 +581,23 @@ def _gates(config: Config) -> FeatureGates:
     return FeatureGates(config.feature_gates or {})
 
 
-def _node_files(config: Config) -> NodeFiles:
-    home = os.environ.get("HOME")
-    return find_node_files(
-        root_dir=config.root_dir,
-        working_dir=Path.cwd(),
-        home=Path(home) if home else None,
+async def _open_access(setup: NodeSetup, clock: Clock) -> ImageAccess:
+    """Read who may use which images; what a crash cut off is made good.
+
+    Raises:
+        OSError: the records cannot be kept.
+    """
+    config = setup.config
+    access = ImageAccess(
+        config.data_dir / "image_manager",
+        clock,
+        VerificationSettings(
+            parse_policy(config.pull_verification_policy),
+            config.pull_verification_allowlist,
+        ),
     )
+    await access.load(await setup.runtime.images.list_images())
+    return access
 
 
 def _read(path: str) -> str:

@@ -291,7 +291,7 @@ class CredentialFile:
     Attributes:
         state: ``used``, ``shadowed``, ``missing`` or ``invalid``.
         problem: why it is invalid.
-        helpers: credential helpers it names, which are not run.
+        helpers: credential helpers it names, which are asked.
     """
 
     path: Path

@@ -1,5 +1,6 @@
 """A pull without pulling: which credentials would be tried, and what comes of it."""
 
+import asyncio
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,9 +14,9 @@ from podyard.api.runtime import ImageAuth
 from podyard.api.scheme import SERVICE_ACCOUNT, Kind
 from podyard.app.admin import AdminError, admin_client
 from podyard.app.config import Config
+from podyard.app.credentials import source_context
 from podyard.app.registries import (
     RegistriesError,
-    credential_files,
     registry_client,
 )
 from podyard.client.http import HttpApiClient
@@ -29,7 +30,6 @@ from podyard.node.credentials.decide import (
     decide_credentials,
 )
 from podyard.node.credentials.manager import load_credential_sources
-from podyard.node.credentials.parts import SourceContext
 from podyard.registry.client import RegistryClient
 from podyard.registry.decide import choose_platform
 from podyard.registry.errors import RegistryError
@@ -203,9 +203,7 @@ def _pod(who: Who, pull_secrets: Sequence[str]) -> Pod:
 async def _load_for(
     config: Config, ref: ImageRef, client: HttpApiClient | None, pod: Pod
 ) -> _Loaded:
-    context = SourceContext(
-        objects=_AdminObjects(client), node_files=credential_files(config)
-    )
+    context = await asyncio.to_thread(source_context, config, _AdminObjects(client))
     sources = sorted(load_credential_sources(), key=lambda s: (s.rank, s.name))
     loaded = [
         await source.make(context).load(pod, ref.repository) for source in sources

@@ -13,7 +13,7 @@ import structlog
 import podyard
 from podyard.api.documents import Document
 from podyard.api.feature_gates import FeatureGates
-from podyard.app.config import Config
+from podyard.app.config import Config, ConfigError
 from podyard.app.control import AlreadyRunningError, ControlSocket
 from podyard.app.controlplane import (
     ControlPlane,
@@ -22,6 +22,7 @@ from podyard.app.controlplane import (
     control_plane,
     run_houses,
 )
+from podyard.app.credentials import token_audiences
 from podyard.app.host import Host, examine, is_fit, observe_host
 from podyard.app.instances import Instance, InstanceError, InstanceTable, Wishes
 from podyard.app.node import Node, NodeSetup, node_name_of, open_node
@@ -34,6 +35,7 @@ from podyard.client.kubeconfig import build_kubeconfig, write_kubeconfig
 from podyard.lib.clock import Clock, SystemClock
 from podyard.network.bridge import BridgeError, HostSysctls
 from podyard.network.decide import NetworkFacts
+from podyard.network.dns.server import DnsSockets, open_dns_sockets
 from podyard.server.admission.chain import UnknownPluginError
 from podyard.store.backend import StoreError
 
@@ -55,6 +57,7 @@ class Standalone:
         self, config: Config, *, report: Report, ready: Callable[[], None]
     ) -> None:
         self._config = config
+        self._token_audiences: frozenset[str] = frozenset()
         self._report = report
         self._ready = ready
         self._clock: Clock = SystemClock()
@@ -64,6 +67,7 @@ class Standalone:
         self._node: Node | None = None
         self._row: Instance | None = None
         self._runtime: Runtime | None = None
+        self._dns: DnsSockets | None = None
 
     async def run(self) -> None:
         """Start, run until told to stop, stop.
@@ -92,6 +96,7 @@ class Standalone:
                         "(podyard status); give another one its own --name"
                     ) from error
                 stack.push_async_callback(control.stop)
+                stack.callback(self._close_dns)
                 await self._run_houses(row, host)
         except* (
             StoreError,
@@ -105,6 +110,10 @@ class Standalone:
             raise _first(group) from group
 
     def _check_host(self) -> None:
+        try:
+            self._token_audiences = token_audiences(self._config)
+        except ConfigError as error:
+            raise StartError(str(error), code=2) from error
         facts = examine(
             data_dir=self._config.data_dir,
             private_runtime=not self._config.runtime_endpoint,
@@ -142,6 +151,8 @@ class Standalone:
             facts = await asyncio.to_thread(
                 prepare_network, row, HostSysctls(InstanceTable().sysctl_record)
             )
+            if self._config.built_in_dns:
+                self._dns = open_dns_sockets(str(row.gateway.ip))
             pki = await asyncio.to_thread(self._make_pki, row, name)
             plane_config = self._plane_config(row)
             try:
@@ -192,6 +203,7 @@ class Standalone:
             facts=facts,
             schemas=plane.schemas,
             name=name,
+            dns=self._dns,
         )
         async with (
             open_node(setup, clock=self._clock) as node,
@@ -225,6 +237,7 @@ class Standalone:
             cluster_domain=self._config.cluster_domain,
             enable_admission_plugins=self._config.enable_admission_plugins,
             gates=FeatureGates(self._config.feature_gates or {}),
+            node_token_audiences=self._token_audiences,
         )
 
     def _addresses(self, row: Instance) -> tuple[str, ...]:

@@ -108,7 +108,7 @@ def _remarks(file: CredentialFile) -> Iterator[str]:
         yield f"{file.path} is left out: {file.problem}"
     if file.helpers:
         helpers = ", ".join(file.helpers)
-        yield f"{file.path} names credential helpers, which are not run: {helpers}"
+        yield f"{file.path} names credential helpers, which are asked: {helpers}"
 
 
 def _file(file: CredentialFile) -> dict[str, object]:

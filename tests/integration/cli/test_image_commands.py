@@ -200,7 +200,7 @@ def test_ls_says_which_file_counts(apart: Cli, registry: Server) -> None:
     own = str(apart.root_dir / "config.json")
     assert [registry.host, "ada", "password", own, "used"] in lines
     assert ["quay.io", "a", "password", str(shadowed), "not", "used:"] == lines[2][:6]
-    assert b"credential helpers, which are not run: pass" in done.stderr
+    assert b"credential helpers, which are asked: pass" in done.stderr
     assert b".dockercfg is left out" in done.stderr
 
 

@@ -96,7 +96,11 @@ def write(path, content):
 def test_our_credential_sources_and_their_order():
     sources = sorted(load_credential_sources(), key=lambda source: source.rank)
 
-    assert [source.name for source in sources] == ["pull-secrets", "docker-config"]
+    assert [source.name for source in sources] == [
+        "pull-secrets",
+        "docker-config",
+        "exec-plugin",
+    ]
 
 
 async def test_both_types_of_secrets_make_one_keyring(objects, manager):

@@ -31,6 +31,8 @@ SECRET_KEYS: Final = {
     DOCKER_CFG: ".dockercfg",
 }
 _DEFAULT_REGISTRY: Final = "index.docker.io"
+#: The key Docker keeps its Hub under.
+DOCKER_HUB_KEY: Final = "https://index.docker.io/v1/"
 _BAD_AUTH: Final = (
     "unable to parse auth field, must be formatted as base64(username:password)"
 )
@@ -45,12 +47,17 @@ class Credential:
         key: the registry key it stands under, as written.
         origin: where it was found, as messages show it.
         secret: namespace, name and uid of its Secret; ``None`` for other sources.
+        account: namespace, name and uid of the ServiceAccount it was given for.
+        fleeting: its value changes from one time to the next though nothing else
+            does, as that of a plugin may.
     """
 
     auth: ImageAuth = field(repr=False)
     key: str
     origin: str
     secret: tuple[str, str, str] | None = None
+    account: tuple[str, str, str] | None = None
+    fleeting: bool = False
 
     def __str__(self) -> str:
         return f'{self.origin}, key "{self.key}"'
@@ -66,11 +73,16 @@ class ParsedConfig:
 
     Attributes:
         entries: registry key and credential, in the order written.
-        helpers: names of credential helpers it refers to, which are not run.
+        helpers: names of credential helpers it refers to; run for the node's own
+            files, never for Secrets.
+        helper_of: registry and the helper that has its credentials (``credHelpers``).
+        store: the helper that has all others (``credsStore``), or empty.
     """
 
     entries: tuple[tuple[str, ImageAuth], ...]
     helpers: tuple[str, ...] = ()
+    helper_of: tuple[tuple[str, str], ...] = ()
+    store: str = ""
 
 
 def parse_config_json(raw: bytes) -> ParsedConfig:
@@ -84,10 +96,12 @@ def parse_config_json(raw: bytes) -> ParsedConfig:
     if auths is None:
         auths = {}
     helpers = document.get("credHelpers") or {}
-    named = {str(name) for name in helpers.values()} if helpers else set()
-    if document.get("credsStore"):
-        named.add(str(document["credsStore"]))
-    return ParsedConfig(_parse_entries(auths), tuple(sorted(named)))
+    if not isinstance(helpers, dict):
+        raise CredentialParseError("credHelpers is not a JSON object")
+    helper_of = tuple((str(key), str(name)) for key, name in helpers.items())
+    store = str(document.get("credsStore") or "")
+    named = {name for _, name in helper_of} | ({store} if store else set())
+    return ParsedConfig(_parse_entries(auths), tuple(sorted(named)), helper_of, store)
 
 
 def parse_dockercfg(raw: bytes) -> ParsedConfig:
@@ -347,6 +361,31 @@ def is_default_registry(image: str) -> bool:
     if not slash or first in {"docker.io", _DEFAULT_REGISTRY}:
         return True
     return not ("." in first or ":" in first)
+
+
+def decide_helper(config: ParsedConfig, repository: str) -> tuple[str, str] | None:
+    """Return the helper to ask for a repository, and the key to ask it for.
+
+    As Docker does: a helper of the registry's own comes before the store of all
+    others. A store is asked for the key the file has for that registry.
+    """
+    host = repository.partition("/")[0]
+    for key, name in config.helper_of:
+        if _names_host(key, host):
+            return name, key
+    if not config.store:
+        return None
+    for key, _ in config.entries:
+        if _names_host(key, host):
+            return config.store, key
+    return config.store, DOCKER_HUB_KEY if host == "docker.io" else host
+
+
+def _names_host(key: str, host: str) -> bool:
+    named = (normalize_key(key) or "").partition("/")[0]
+    if host == "docker.io":
+        return named in {"docker.io", _DEFAULT_REGISTRY}
+    return named == host
 
 
 class Keyring:

@@ -1,14 +1,16 @@
 """What the credential room hands to others, and what makes a credential source."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from podyard.api.core_v1 import Pod
 from podyard.api.documents import Document
 from podyard.api.scheme import Kind
+from podyard.lib.clock import Clock, SystemClock
 from podyard.node.credentials.decide import Credential
+from podyard.node.credentials.providers.decide import Provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +58,53 @@ class NodeFiles:
     dockercfg: tuple[Path, ...] = ()
 
 
+class AccountTokenError(Exception):
+    """No token could be had for a Pod's ServiceAccount; the message says why."""
+
+
+class AccountTokens(Protocol):
+    """Tokens of ServiceAccounts, bound to a Pod."""
+
+    async def get_token(self, pod: Pod, audience: str) -> str:
+        """Return a token of the Pod's ServiceAccount for somebody.
+
+        Raises:
+            AccountTokenError: there is none.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderPlugins:
+    """The kubelet's credential provider plugins of this node.
+
+    Attributes:
+        providers: in the order of the configuration.
+        bin_dir: where their programs are.
+    """
+
+    providers: tuple[Provider, ...]
+    bin_dir: Path
+
+
 @dataclass(frozen=True, slots=True)
 class SourceContext:
-    """What sources are made of."""
+    """What sources are made of.
+
+    Attributes:
+        objects: reads what Pods refer to.
+        node_files: where the node's own files are.
+        plugins: credential provider plugins; ``None`` for none.
+        tokens: for plugins that want some; ``None`` where there are none.
+        environment: of the programs that are run.
+        clock: tells how old a kept answer is.
+    """
 
     objects: ObjectReader
     node_files: NodeFiles
+    plugins: ProviderPlugins | None = None
+    tokens: AccountTokens | None = None
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    clock: Clock = field(default_factory=SystemClock)
 
 
 class CredentialLoader(Protocol):

@@ -14,6 +14,7 @@ import structlog
 from podyard.api.observed import Image
 from podyard.cri.services import CRIError, ImageService, RuntimeService
 from podyard.lib.clock import Clock
+from podyard.node.images.access.records import ImageAccess
 from podyard.node.images.decide import (
     DiskUsage,
     GcSettings,
@@ -59,6 +60,7 @@ class ImageGc:
         clock: tells ages.
         settings: thresholds and ages.
         disk_usage: how full a filesystem is, by its mount point.
+        access: forgets who may use images that are gone.
     """
 
     def __init__(
@@ -70,7 +72,9 @@ class ImageGc:
         *,
         settings: GcSettings | None = None,
         disk_usage: Callable[[str], DiskUsage] = read_disk_usage,
+        access: ImageAccess | None = None,
     ) -> None:
+        self._access = access
         self._images = images
         self._runtime = runtime
         self._events = events
@@ -95,6 +99,7 @@ class ImageGc:
         """
         try:
             freed = await self._collect()
+            await self._forget_gone()
         except (CRIError, OSError) as error:
             log.warning("image_gc_failed", error=str(error))
             if self._failed_before:
@@ -116,6 +121,14 @@ class ImageGc:
             images, self._uses, in_use, settings=self._settings, now_s=now_s
         )
         return await self._remove(candidates, None)
+
+    async def _forget_gone(self) -> None:
+        """Forget who may use images that are gone, whoever removed them."""
+        if self._access is None:
+            return
+        before = self._clock.now()
+        images = await self._images.list_images()
+        await self._access.prune({image.id for image in images}, before=before)
 
     async def _collect(self) -> int:
         images, in_use = await self._look()

@@ -30,6 +30,7 @@ from podyard.lib.clock import Clock
 from podyard.node.credentials.build import redact
 from podyard.node.credentials.decide import Credential, auth_hash
 from podyard.node.credentials.manager import LookedUp
+from podyard.node.images.access.records import ImageAccess
 from podyard.node.images.build import (
     build_attempts,
     build_candidates_record,
@@ -228,6 +229,7 @@ class ImageManager:
         clock: times back-off and pulls.
         settings: how images are pulled.
         journal: keeps records of pulls; ``None`` keeps none.
+        access: knows who may use a present image; ``None`` lets everybody.
     """
 
     def __init__(
@@ -239,8 +241,10 @@ class ImageManager:
         *,
         settings: ImageSettings | None = None,
         journal: NodeJournal | None = None,
+        access: ImageAccess | None = None,
     ) -> None:
         self._images = images
+        self._access = access
         self._credentials = credentials
         self._events = events
         self._clock = clock
@@ -310,18 +314,15 @@ class ImageManager:
             raise self._fail(
                 wish, INVALID_IMAGE_NAME, text, event="InspectFailed"
             ) from error
-        present = None
-        if wish.policy != "Always":
-            try:
-                present = await self._images.image_status(image)
-            except CRIError as error:
-                text = f'Failed to inspect image "": {_text(error)}'
-                raise self._fail(
-                    wish, IMAGE_INSPECT_ERROR, text, event="InspectFailed"
-                ) from error
+        present = await self._look(wish, image)
+        verified, looked_up = True, None
+        if present is not None:
+            verified, looked_up = await self._verify(wish, image, present)
         last = self._memory.failed.get(wish.key)
         retry_in_s = last.retry_in_s(self._clock.monotonic_s()) if last else 0.0
-        match decide_pull(wish.policy, present=present, retry_in_s=retry_in_s):
+        match decide_pull(
+            wish.policy, present=present, verified=verified, retry_in_s=retry_in_s
+        ):
             case UsePresent(found):
                 self._tell(
                     wish,
@@ -345,18 +346,47 @@ class ImageManager:
                 )
             case WaitForBackoff(wait_s):
                 assert last is not None
-                return await self._wait_or_pull(wish, image, last, wait_s)
+                looked_up = looked_up or await self._look_up(wish, image)
+                return await self._wait_or_pull(wish, image, last, wait_s, looked_up)
             case Pull():
-                found_credentials = await self._look_up(wish, image)
-                return await self._pull(wish, image, found_credentials)
+                looked_up = looked_up or await self._look_up(wish, image)
+                return await self._pull(wish, image, looked_up)
             case unknown:
                 assert_never(unknown)
 
+    async def _look(self, wish: _Wish, image: str) -> Image | None:
+        """Return the present image; for ``Always`` it does not matter."""
+        if wish.policy == "Always":
+            return None
+        try:
+            return await self._images.image_status(image)
+        except CRIError as error:
+            text = f'Failed to inspect image "": {_text(error)}'
+            raise self._fail(
+                wish, IMAGE_INSPECT_ERROR, text, event="InspectFailed"
+            ) from error
+
+    async def _verify(
+        self, wish: _Wish, image: str, present: Image
+    ) -> tuple[bool, LookedUp | None]:
+        """Say whether the Pod may use a present image, and what was looked up for it.
+
+        Credentials are looked up only where the answer depends on them.
+        """
+        access, repository = self._access, repository_name(image)
+        if access is None or not access.needs_verification(
+            wish.image, image, present.id
+        ):
+            return True, None
+        if access.opens_for_all(present.id, repository):
+            return True, None
+        found = await self._look_up(wish, image)
+        return await access.may_use(present.id, repository, found.credentials), found
+
     async def _wait_or_pull(
-        self, wish: _Wish, image: str, last: FailedPull, wait_s: float
+        self, wish: _Wish, image: str, last: FailedPull, wait_s: float, found: LookedUp
     ) -> EnsuredImage:
         """Refuse because of back-off, unless the credentials have changed since."""
-        found = await self._look_up(wish, image)
         if _digest(found) != last.credentials:
             self._tell(
                 wish,
@@ -399,13 +429,22 @@ class ImageManager:
         )
         auths = tuple(credential.auth for credential in found.credentials)
         try:
-            outcome = await self._in_flight.share(
-                (image, wish.handler, auths),
-                lambda: self._pull_in_turn(wish, image, found),
-            )
+            async with self._pulling(image):
+                outcome = await self._in_flight.share(
+                    (image, wish.handler, auths),
+                    lambda: self._pull_in_turn(wish, image, found),
+                )
+                await self._grant(image, outcome, found)
         except asyncio.CancelledError:
             await self._records.close(record, {"result": "cancelled"})
             raise
+        except OSError as failure:
+            text = (
+                f"Failed to record image pull intent for container image "
+                f"{quote(wish.image)}: {failure.strerror}"
+            )
+            await self._records.close(record, {"result": ERR_IMAGE_PULL, "error": text})
+            raise self._fail(wish, ERR_IMAGE_PULL, text, event="Failed") from failure
         now_s = self._clock.monotonic_s()
         result: Document = {
             "attempts": build_attempts(one.to_record() for one in outcome.attempts),
@@ -446,6 +485,28 @@ class ImageManager:
             f"waiting). Image size: {outcome.image.size_bytes} bytes.",
         )
         return EnsuredImage(outcome.ref, outcome.image)
+
+    @asynccontextmanager
+    async def _pulling(self, image: str) -> AsyncGenerator[None, None]:
+        if self._access is None:
+            yield
+            return
+        async with self._access.pulling(image):
+            yield
+
+    async def _grant(self, image: str, outcome: _Outcome, found: LookedUp) -> None:
+        """Write down who was given an image.
+
+        The pull may have been another Pod's, with equal credentials: whose Secret it
+        was is said by our own, the one in the same place.
+        """
+        if self._access is None or outcome.image is None:
+            return
+        used = len(outcome.attempts) - 1
+        credential = found.credentials[used] if found.credentials else None
+        await self._access.pulled(
+            image, outcome.image.id, repository_name(image), credential
+        )
 
     async def _pull_in_turn(self, wish: _Wish, image: str, found: LookedUp) -> _Outcome:
         async with self._queue.turn():
@@ -522,8 +583,9 @@ def _describe_failure(wish: _Wish, outcome: _Outcome) -> tuple[str, str, str]:
 def _digest(found: LookedUp) -> bytes:
     digest = hashlib.sha256()
     for credential in found.credentials:
-        digest.update(auth_hash(credential.auth).encode())
-        digest.update(credential.key.encode())
+        if not credential.fleeting:
+            digest.update(auth_hash(credential.auth).encode())
+        digest.update(f"{credential.origin} {credential.key}".encode())
     return digest.digest()
 
 

@@ -17,6 +17,7 @@ class AdmissionChain:
         plugins: every plugin there is.
         enabled: the names of those that run; ``None`` means those on by default.
         lookup: what the plugins see of the store.
+        node_token_audiences: told to the plugins with every request.
 
     Raises:
         UnknownPluginError: ``enabled`` names a plugin there is not.
@@ -28,7 +29,10 @@ class AdmissionChain:
         plugins: Iterable[AdmissionPlugin],
         enabled: Collection[str] | None,
         lookup: Lookup,
+        *,
+        node_token_audiences: frozenset[str] = frozenset(),
     ) -> None:
+        self._node_token_audiences = node_token_audiences
         everything = {plugin.name: plugin for plugin in plugins}
         if enabled is None:
             enabled = [name for name, part in everything.items() if part.default]
@@ -65,6 +69,7 @@ class AdmissionChain:
         Raises:
             ApiError: a plugin refuses the request.
         """
+        request.node_token_audiences = self._node_token_audiences
         for plugin in self._plugins:
             if plugin.validate is not None:
                 await plugin.validate(request, self._lookup)

@@ -50,6 +50,8 @@ class AdmissionRequest:
         dry_run: nothing will be stored; plugins do nothing beyond the object.
         warnings: texts for the client's Warning headers; plugins append.
         suffix: makes the random part of a generated name.
+        node_token_audiences: for whom nodes may have ServiceAccount tokens beyond
+            what volumes of their Pods ask for.
     """
 
     operation: Operation
@@ -64,6 +66,7 @@ class AdmissionRequest:
     dry_run: bool = False
     warnings: list[str] = field(default_factory=list)
     suffix: Callable[[], str] = random_suffix
+    node_token_audiences: frozenset[str] = frozenset()
 
 
 class Lookup(Protocol):

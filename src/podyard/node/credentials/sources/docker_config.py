@@ -12,21 +12,27 @@ from typing import Final, TypeAlias
 import structlog
 
 from podyard.api.core_v1 import Pod
+from podyard.api.runtime import ImageAuth
 from podyard.node.credentials.decide import (
     Credential,
     CredentialParseError,
     ParsedConfig,
+    decide_helper,
     parse_config_json,
     parse_dockercfg,
 )
 from podyard.node.credentials.parts import (
+    CredentialProblem,
     CredentialSource,
     LoadedCredentials,
     SourceContext,
 )
+from podyard.node.credentials.providers.helpers import CredentialHelpers, HelperError
 
 log = structlog.get_logger()
 
+#: The reason of the event that tells of a helper that failed.
+HELPER_FAILED: Final = "CredentialHelperFailed"
 _Parse: TypeAlias = Callable[[bytes], ParsedConfig]
 #: What tells one state of a file from another: inode, size, time of change.
 _Identity: TypeAlias = tuple[int, int, int]
@@ -49,6 +55,7 @@ class DockerConfig:
         )
         self._read: dict[Path, _Read] = {}
         self._told = ""
+        self._helpers = CredentialHelpers(context.environment)
 
     async def load(self, pod: Pod, repository: str) -> LoadedCredentials:  # noqa: ARG002
         """Return what the first valid file holds."""
@@ -61,12 +68,30 @@ class DockerConfig:
                 "node_credentials_found",
                 file=str(path),
                 entries=len(config.entries),
-                ignored_helpers=config.helpers,
+                helpers=config.helpers,
             )
         origin = f'node file "{path}"'
-        return LoadedCredentials(
-            tuple(Credential(auth, key, origin) for key, auth in config.entries)
-        )
+        credentials = [Credential(auth, key, origin) for key, auth in config.entries]
+        asked = decide_helper(config, repository)
+        if asked is None:
+            return LoadedCredentials(tuple(credentials))
+        name, key = asked
+        # Docker leaves an empty entry where a helper has the credentials.
+        credentials = [one for one in credentials if one.auth != ImageAuth()]
+        try:
+            auth = await self._helpers.get(name, key)
+        except HelperError as error:
+            text = f"The credential helper named in {path} gave nothing: {error}"
+            problem = CredentialProblem(HELPER_FAILED, text)
+            # A store need not know every registry; a helper of its own should.
+            quiet = (
+                name == config.store
+                and not credentials
+                and not any(key == entry for entry, _ in config.entries)
+            )
+            return LoadedCredentials(tuple(credentials), () if quiet else (problem,))
+        helped = Credential(auth, key, f'{origin}, helper "{name}"')
+        return LoadedCredentials((helped, *credentials))
 
     def _find(self) -> tuple[Path | None, ParsedConfig | None]:
         for path, parse in self._files:

@@ -267,7 +267,11 @@ async def _check_token(request: AdmissionRequest, lookup: Lookup, node: str) -> 
 def _check_audiences(
     request: AdmissionRequest, pod: Document, audiences: list[str]
 ) -> None:
-    """Let a node ask only for the audiences its Pod's volumes name."""
+    """Let a node ask only for the audiences its Pod's volumes name.
+
+    Those of its credential provider plugins are allowed besides; upstream that is the
+    verb ``request-serviceaccounts-token-audience`` of RBAC.
+    """
     if len(audiences) > 1:
         raise deny(request, "node may only request 0 or 1 audiences")
     wanted = audiences[0] if audiences else ""
@@ -276,7 +280,7 @@ def _check_audiences(
         for source in projections(pod.get("spec") or {})
         if source.get("serviceAccountToken") is not None
     }
-    if wanted not in named:
+    if wanted not in named | request.node_token_audiences:
         raise deny(request, f'audience "{wanted}" not found in pod spec volume')
 
 

@@ -80,6 +80,8 @@ class NodeMode:
             case ("", "secrets" | "configmaps"):
                 return await self._read_object(node, info)
             case ("", "serviceaccounts"):
+                if info.verb in _READ:
+                    return await self._read_object(node, info)
                 return await self._create_token(node, info)
             case ("coordination.k8s.io", "leases"):
                 return _lease(node, info)

@@ -1,0 +1,1 @@
+"""Programs that give out credentials: the kubelet's plugins, Docker's helpers."""
