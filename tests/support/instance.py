@@ -1,6 +1,7 @@
 """A whole Podyard, driven as a user does: by its command line."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
+
+from podyard.app.instances import Instance, InstanceTable
+from podyard.app.teardown import wait_for_exit
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,17 @@ class RunningPodyard:
 
     def up(self, *arguments: str) -> None:
         """Start it and wait until the node is Ready."""
-        self.cli("up", "--detach", "--wait", "60s", "--port", "0", "--node-port", "0", *arguments)
+        self.cli(
+            "up",
+            "--detach",
+            "--wait",
+            "60s",
+            "--port",
+            "0",
+            "--node-port",
+            "0",
+            *arguments,
+        )
 
     def status(self) -> dict:
         """Return ``podyard status -o json``."""
@@ -49,18 +63,40 @@ class RunningPodyard:
     def pid(self) -> int:
         return int(self.status()["pid"])
 
+    @property
+    def row(self) -> Instance:
+        """What it owns on this machine."""
+        row = InstanceTable().get(self.name)
+        assert row is not None
+        return row
+
+    def kill(self) -> None:
+        """End Podyard itself as a crash does, and wait until it is gone."""
+        pid = self.pid
+        os.kill(pid, signal.SIGKILL)
+        wait_for_exit(pid, within_s=10)
+
 
 def podyard(
-    *arguments: str, check: bool = True, timeout_s: float = 90, cwd: Path | None = None
+    *arguments: str,
+    check: bool = True,
+    timeout_s: float = 90,
+    cwd: Path | None = None,
+    through: tuple[str, ...] = (),
+    environment: dict[str, str] | None = None,
 ) -> "subprocess.CompletedProcess[str]":
-    """Run the program of this environment."""
+    """Run the program of this environment, itself run ``through`` another if asked."""
     done = subprocess.run(
-        [sys.executable, "-m", "podyard", *arguments],
+        [*through, sys.executable, "-m", "podyard", *arguments],
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
         timeout=timeout_s,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2] / "src")},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).resolve().parents[2] / "src"),
+            **(environment or {}),
+        },
         cwd=cwd,
         check=False,
     )
@@ -73,7 +109,9 @@ def podyard(
 
 
 @contextmanager
-def running_podyard(name: str, data_dir: Path, *arguments: str) -> Iterator[RunningPodyard]:
+def running_podyard(
+    name: str, data_dir: Path, *arguments: str
+) -> Iterator[RunningPodyard]:
     """Start an instance, and take it down with its data at the end."""
     instance = RunningPodyard(name, data_dir)
     try:
