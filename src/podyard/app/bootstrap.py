@@ -1,6 +1,6 @@
 """What every cluster has from its first second.
 
-Namespaces, the system's PriorityClasses, and its own Service.
+Namespaces, the system's PriorityClasses, its own Service and DNS.
 
 Asks before it writes, so that a later start writes nothing; safe to repeat after a
 crash at any line.
@@ -36,6 +36,11 @@ log = structlog.get_logger()
 NAMESPACES: Final = ("default", "kube-node-lease", "kube-public", "kube-system")
 #: The Service by which Pods reach the API server.
 SERVICE_NAME: Final = "kubernetes"
+#: The Service by which Pods reach the cluster's DNS.
+DNS_NAMESPACE: Final = "kube-system"
+DNS_NAME: Final = "kube-dns"
+_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+_MANAGER: Final = "podyard"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,21 @@ class ApiServerAddress:
         service_ip: the ClusterIP of the ``kubernetes`` Service.
         ip: where it listens, as Pods reach it; never a loopback address.
         port: where it listens.
+    """
+
+    service_ip: str
+    ip: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class DnsAddress:
+    """Where the cluster's DNS is.
+
+    Attributes:
+        service_ip: its ClusterIP.
+        ip: where it listens.
+        port: where it listens, UDP and TCP.
     """
 
     service_ip: str
@@ -82,6 +102,38 @@ async def bootstrap(client: ApiClient, address: ApiServerAddress) -> int:
     if written:
         log.info("bootstrapped", objects=written)
     return written
+
+
+async def bootstrap_dns(client: ApiClient, address: DnsAddress | None) -> None:
+    """Make the Service of the built-in DNS, or remove it where there is none.
+
+    Somebody else's Service of that name is left alone.
+
+    Args:
+        client: may write everywhere.
+        address: where DNS is; ``None`` when it is switched off.
+
+    Raises:
+        ApiUnreachableError: the API server cannot be reached.
+    """
+    try:
+        present = await client.get(SERVICE, DNS_NAME, DNS_NAMESPACE)
+    except ApiError:
+        present = None
+    labels = (present or {}).get("metadata", {}).get("labels") or {}
+    if present is not None and labels.get(_MANAGED_BY) != _MANAGER:
+        log.info("dns_service_is_not_ours", service=f"{DNS_NAMESPACE}/{DNS_NAME}")
+        return
+    try:
+        if address is not None:
+            for kind, document in build_dns_documents(address):
+                await _ensure(client, kind, document)
+        elif present is not None:
+            for kind in (SERVICE, ENDPOINTS, ENDPOINT_SLICE):
+                await client.delete(kind, DNS_NAME, DNS_NAMESPACE)
+    except ApiError as error:
+        # The cluster works without; an address that is taken is somebody's wish.
+        log.warning("dns_service_refused", error=str(error))
 
 
 async def _create_namespaces(client: ApiClient, names: Iterable[str]) -> int:
@@ -195,3 +247,52 @@ def build_documents(address: ApiServerAddress) -> tuple[tuple[Kind, Document], .
 
 def _metadata(labels: dict[str, str]) -> Document:
     return {"name": SERVICE_NAME, "namespace": "default", "labels": labels}
+
+
+def build_dns_documents(address: DnsAddress) -> tuple[tuple[Kind, Document], ...]:
+    """Return the Service ``kube-dns`` with what stands behind it."""
+    named = (("dns", "UDP"), ("dns-tcp", "TCP"))
+    behind = [
+        {"name": name, "port": address.port, "protocol": protocol}
+        for name, protocol in named
+    ]
+    service: Document = {
+        "metadata": _dns_metadata(
+            {"k8s-app": DNS_NAME, "kubernetes.io/cluster-service": "true"}
+        ),
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": address.service_ip,
+            "clusterIPs": [address.service_ip],
+            "sessionAffinity": "None",
+            "ports": [
+                {
+                    "name": name,
+                    "protocol": protocol,
+                    "port": 53,
+                    "targetPort": address.port,
+                }
+                for name, protocol in named
+            ],
+        },
+    }
+    endpoints: Document = {
+        "metadata": _dns_metadata({"endpointslice.kubernetes.io/skip-mirror": "true"}),
+        "subsets": [{"addresses": [{"ip": address.ip}], "ports": behind}],
+    }
+    endpoint_slice: Document = {
+        "metadata": _dns_metadata({"kubernetes.io/service-name": DNS_NAME}),
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [address.ip], "conditions": {"ready": True}}],
+        "ports": behind,
+    }
+    return (
+        (SERVICE, service),
+        (ENDPOINTS, endpoints),
+        (ENDPOINT_SLICE, endpoint_slice),
+    )
+
+
+def _dns_metadata(labels: dict[str, str]) -> Document:
+    labels = {**labels, _MANAGED_BY: _MANAGER}
+    return {"name": DNS_NAME, "namespace": DNS_NAMESPACE, "labels": labels}

@@ -68,6 +68,7 @@ class ControlPlaneConfig:
         kubernetes_service_ip: the ClusterIP of the API server's own Service.
         cluster_domain: the DNS domain, part of the token issuer.
         enable_admission_plugins: switched on besides those on by default.
+        dns: where the built-in DNS is; ``None`` when it is switched off.
         gates: the features that are on.
         node_token_audiences: for whom nodes may have ServiceAccount tokens beyond
             what volumes of their Pods ask for.

@@ -25,6 +25,7 @@ from podyard.api.quantity import to_bytes
 from podyard.api.schema import Schemas
 from podyard.api.scheme import ENDPOINT_SLICE, POD, RUNTIME_CLASS, SERVICE
 from podyard.api.validation import validate_create
+from podyard.app.cluster_dns import dns_loop, dns_servers_of_pods
 from podyard.app.config import Config
 from podyard.app.credentials import PodTokens, source_context
 from podyard.app.host import Host
@@ -43,10 +44,8 @@ from podyard.lib.parts import load_parts
 from podyard.network.agent import NetworkAgent
 from podyard.network.conntrack import forget_stale_flows
 from podyard.network.decide import NetworkFacts
-from podyard.network.dns.decide import DnsSettings
-from podyard.network.dns.forward import Forwarder
 from podyard.network.dns.names import ClusterNames
-from podyard.network.dns.server import DnsServer, DnsSockets
+from podyard.network.dns.server import DnsSockets
 from podyard.network.nftables import Nftables
 from podyard.node.agent import NodeAgent, NodeConfig, NodeParts, PodEvents
 from podyard.node.credentials.manager import CredentialManager
@@ -384,7 +383,7 @@ async def _make_node(
             stop_signals=_gates(config).enabled("ContainerStopSignals"),
         ),
         dns=DNSSettings(
-            cluster_dns=_cluster_dns(setup),
+            cluster_dns=dns_servers_of_pods(config, row, setup.dns),
             cluster_domain=config.cluster_domain,
             node=parse_resolv_conf(_read(config.resolv_conf)),
         ),
@@ -446,7 +445,7 @@ async def _make_node(
                 "probes": probes.run,
                 "image-gc": gc.run,
                 "journal": partial(_prune_for_ever, journal, clock),
-                **_dns_loop(setup, followed, names),
+                **dns_loop(config, row, setup.dns, names, followed.wait_named),
             },
         ),
         clock=clock,
@@ -506,7 +505,7 @@ def _make_endpoints(
                 "apiVersion": "kubelet.config.k8s.io/v1beta1",
                 "maxPods": config.max_pods,
                 "clusterDomain": config.cluster_domain,
-                "clusterDNS": list(_cluster_dns(setup)),
+                "clusterDNS": list(dns_servers_of_pods(config, setup.row, setup.dns)),
                 "cgroupDriver": _driver(setup),
                 "staticPodPath": config.static_pod_path,
                 "serializeImagePulls": config.serialize_image_pulls,

@@ -13,6 +13,7 @@ import structlog
 import podyard
 from podyard.api.documents import Document
 from podyard.api.feature_gates import FeatureGates
+from podyard.app.bootstrap import DnsAddress
 from podyard.app.config import Config, ConfigError
 from podyard.app.control import AlreadyRunningError, ControlSocket
 from podyard.app.controlplane import (
@@ -236,9 +237,19 @@ class Standalone:
             kubernetes_service_ip=row.kubernetes_service_ip,
             cluster_domain=self._config.cluster_domain,
             enable_admission_plugins=self._config.enable_admission_plugins,
+            dns=self._dns_address(row),
             gates=FeatureGates(self._config.feature_gates or {}),
             node_token_audiences=self._token_audiences,
         )
+
+    def _dns_address(self, row: Instance) -> DnsAddress | None:
+        if self._dns is None:
+            return None
+        return DnsAddress(row.cluster_dns_ip, self._dns.ip, self._dns.port)
+
+    def _close_dns(self) -> None:
+        if self._dns is not None:
+            self._dns.close()
 
     def _addresses(self, row: Instance) -> tuple[str, ...]:
         asked = self._config.listen

@@ -1,0 +1,71 @@
+"""The built-in DNS, made from what the node follows."""
+
+import random
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from podyard.app.config import Config
+from podyard.app.instances import Instance
+from podyard.network.dns.decide import DnsSettings
+from podyard.network.dns.forward import Forwarder
+from podyard.network.dns.names import ClusterNames
+from podyard.network.dns.server import DnsServer, DnsSockets
+from podyard.node.environment.build import parse_resolv_conf
+
+log = structlog.get_logger()
+
+
+def dns_servers_of_pods(
+    config: Config, row: Instance, sockets: DnsSockets | None
+) -> tuple[str, ...]:
+    """Return the DNS servers of Pods: those asked for, or our own."""
+    if config.cluster_dns or sockets is None:
+        return config.cluster_dns
+    return (row.cluster_dns_ip,)
+
+
+def dns_loop(
+    config: Config,
+    row: Instance,
+    sockets: DnsSockets | None,
+    names: ClusterNames,
+    wait_named: Callable[[], Awaitable[object]],
+) -> dict[str, Callable[[], Awaitable[object]]]:
+    """Return the server as a loop of the node, nothing when it is switched off.
+
+    Args:
+        config: what a person chose.
+        row: what the instance owns.
+        sockets: where it listens.
+        names: the names of the cluster.
+        wait_named: waits until all of them are known.
+    """
+    if sockets is None:
+        return {}
+    settings = DnsSettings(
+        config.cluster_domain.lower(),
+        row.cluster_dns_ip,
+        (str(row.pod_cidr), str(row.service_cidr)),
+    )
+    chance = random.Random()  # noqa: S311 - spreads load, hides nothing
+    forwarder = Forwarder(partial(_resolvers, config, row))
+    server = DnsServer(settings, names, forwarder, chance=chance)
+    return {"dns": partial(server.run, sockets, wait_ready=wait_named)}
+
+
+def _resolvers(config: Config, row: Instance) -> tuple[str, ...]:
+    """Return the host's own resolvers; we are none of them (blocking)."""
+    if not config.resolv_conf:
+        return ()
+    try:
+        text = Path(config.resolv_conf).read_text(errors="replace")
+    except OSError as error:
+        log.warning(
+            "resolv_conf_unreadable", path=config.resolv_conf, error=error.strerror
+        )
+        return ()
+    ours = {row.cluster_dns_ip, str(row.gateway.ip)}
+    return tuple(s for s in parse_resolv_conf(text).servers if s not in ours)
