@@ -26,6 +26,7 @@ from podyard.node.sync.decide import (
     KillReason,
     PodActions,
     StartAction,
+    has_certain_volumes,
 )
 from podyard.node.sync.stops import PodStops, is_alive
 from podyard.node.sync.tools import PodNotes, PodTools
@@ -131,18 +132,16 @@ class StartChain:
         actor = self._tools.actor
         if actions.create_sandbox and self._network_is_away():
             return
-        volumes, sandbox = await both(
-            actor.prepare_pod(self.pod),
-            actor.describe_sandbox(
-                self.pod,
-                actions.attempt,
-                sandbox_id=actions.sandbox_id,
-                announce=actions.create_sandbox,
-            ),
+        sandbox = await actor.describe_sandbox(
+            self.pod,
+            actions.attempt,
+            sandbox_id=actions.sandbox_id,
+            announce=actions.create_sandbox,
         )
-        if actions.create_sandbox:
-            await self._end_old_sandboxes(actions, observed)
-            sandbox = await actor.create_sandbox(self.pod, sandbox)
+        if not actions.create_sandbox:
+            volumes = await actor.prepare_pod(self.pod)
+        else:
+            volumes, sandbox = await self._make_sandbox(actions, sandbox, observed)
             self._notes.changed(look_in_s=SLOW_START_S)
             observed = await self._tools.observer.add_sandbox(observed, sandbox.id)
         self.sandbox_since_s = self._tools.clock.monotonic_s()
@@ -150,6 +149,19 @@ class StartChain:
             going, observed = await self._start_one(action, sandbox, volumes, observed)
             if not going:
                 return
+
+    async def _make_sandbox(
+        self, actions: PodActions, described: Sandbox, observed: ObservedPod
+    ) -> tuple[Mapping[str, MountedVolume], Sandbox]:
+        """Make volumes and then the sandbox, or both at once where that is safe."""
+        actor = self._tools.actor
+        if has_certain_volumes(self.pod) and not actions.sandbox_id:
+            return await both(
+                actor.prepare_pod(self.pod), actor.create_sandbox(self.pod, described)
+            )
+        volumes = await actor.prepare_pod(self.pod)
+        await self._end_old_sandboxes(actions, observed)
+        return volumes, await actor.create_sandbox(self.pod, described)
 
     def _network_is_away(self) -> bool:
         error = "" if self.pod.spec.host_network else self._tools.network_error()

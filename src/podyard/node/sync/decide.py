@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Final, TypeAlias
 
-from podyard.api.core_v1 import Container, Pod
+from podyard.api.core_v1 import Container, Pod, Volume
 from podyard.api.go_duration import go_duration
 from podyard.api.observed import (
     ContainerState,
@@ -677,6 +677,34 @@ def _wait(pod: Pod, container: Container, decision: WaitForBackoff) -> BackoffWa
         f"container={container.name} pod={pod.full_name}"
     )
     return BackoffWait(container, decision.delay_s, decision.until_at, message)
+
+
+# --- volumes ---------------------------------------------------------------------
+
+#: The ConfigMap every namespace has, so that Pods can trust the API server.
+_ROOT_CA: Final = "kube-root-ca.crt"
+
+
+def has_certain_volumes(pod: Pod) -> bool:
+    """Return whether every volume is made of what is surely there.
+
+    Then they are made while the sandbox is, instead of before it: nothing tells the
+    difference but the time a start takes.
+    """
+    return all(_is_certain(volume) for volume in pod.spec.volumes)
+
+
+def _is_certain(volume: Volume) -> bool:
+    if volume.source in {"emptyDir", "downwardAPI"}:
+        return True
+    if volume.source != "projected":
+        return False
+    return all(
+        "serviceAccountToken" in part
+        or "downwardAPI" in part
+        or (part.get("configMap") or {}).get("name") == _ROOT_CA
+        for part in volume.spec.get("sources") or ()
+    )
 
 
 # --- the active deadline ------------------------------------------------------------

@@ -26,6 +26,7 @@ from podyard.node.sync.decide import (
     PodActions,
     active_deadline_in_s,
     decide_pod_actions,
+    has_certain_volumes,
 )
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -600,6 +601,31 @@ def test_what_is_left_of_the_active_deadline(
     began_at = NOW - timedelta(seconds=began_ago_s)
 
     assert active_deadline_in_s(pod, began_at, now=NOW) == left_s
+
+
+TOKEN = {"serviceAccountToken": {"path": "token"}}
+ROOT_CA = {"configMap": {"name": "kube-root-ca.crt"}}
+
+
+@pytest.mark.parametrize(
+    ("volume", "certain"),
+    [
+        pytest.param({"emptyDir": {}}, True, id="empty-dir"),
+        pytest.param({"projected": {"sources": [TOKEN, ROOT_CA]}}, True, id="token"),
+        pytest.param({"configMap": {"name": "mine"}}, False, id="config-map"),
+        pytest.param(
+            {"projected": {"sources": [TOKEN, {"configMap": {"name": "mine"}}]}},
+            False,
+            id="projected-config-map",
+        ),
+        pytest.param({"secret": {"secretName": "s"}}, False, id="secret"),
+        pytest.param({"hostPath": {"path": "/x"}}, False, id="host-path"),
+    ],
+)
+def test_which_volumes_are_surely_there(volume: dict[str, Any], certain: bool) -> None:
+    pod = make_pod(volumes=[{"name": "v", **volume}])
+
+    assert has_certain_volumes(pod) is certain
 
 
 # --- from any state, repeated syncs settle ---
