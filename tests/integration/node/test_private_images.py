@@ -2,18 +2,26 @@
 
 import asyncio
 import base64
+import hashlib
+import os
 import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import orjson
 import pytest
 
 from podyard.api.core_v1 import Pod
+from podyard.api.runtime import ImageAuth
 from podyard.lib.clock import SystemClock
 from podyard.node.credentials.manager import CredentialManager, find_node_files
-from podyard.node.credentials.parts import SourceContext
+from podyard.node.credentials.parts import ProviderPlugins, SourceContext
+from podyard.node.credentials.providers.decide import parse_providers
+from podyard.node.credentials.providers.programs import ProgramError, run_program
+from podyard.node.images.access.build import build_intent
+from podyard.node.images.access.records import ImageAccess
 from podyard.node.images.decide import DiskUsage, GcSettings
 from podyard.node.images.gc import ImageGc
 from podyard.node.images.manager import ImageManager, ImageSettings
@@ -76,19 +84,30 @@ class Bench:
     server: Server
     services: object
     config_json: object
+    directory: Path
 
     async def push(self, name):
         async with pusher(self.server) as push:
             image = small_image(name, content=name.encode())
             return (await push.image(f"team/{name}", "1", image)).name
 
-    async def ensure(self, image, *, secrets=(), policy="Always", uid="u"):
+    async def ensure(
+        self,
+        image,
+        *,
+        secrets=(),
+        policy="Always",
+        uid="u",
+        namespace="ns",
+        account="",
+    ):
         container = {"name": "c", "image": image, "imagePullPolicy": policy}
         pod = Pod.of(
             {
-                "metadata": {"name": "p", "namespace": "ns", "uid": uid},
+                "metadata": {"name": "p", "namespace": namespace, "uid": uid},
                 "spec": {
                     "containers": [container],
+                    "serviceAccountName": account,
                     "imagePullSecrets": [{"name": name} for name in secrets],
                 },
             }
@@ -101,32 +120,99 @@ class Bench:
         pair = base64.b64encode(f"{user}:{password}".encode()).decode()
         return {"auths": {f"{self.server.host}{path}": {"auth": pair}}}
 
-    def put_secret(self, name, document):
+    def put_secret(self, name, document, *, legacy=False):
+        key = ".dockercfg" if legacy else ".dockerconfigjson"
+        kind = f"kubernetes.io/{key[1:]}"
+        if legacy:
+            document = document["auths"]
         raw = base64.b64encode(orjson.dumps(document)).decode()
         self.objects.found[name] = {
             "metadata": {"name": name, "uid": name},
-            "type": "kubernetes.io/dockerconfigjson",
-            "data": {".dockerconfigjson": raw},
+            "type": kind,
+            "data": {key: raw},
         }
+
+    async def restarted(self):
+        """Return it as after a restart of the agent."""
+        return await make_bench(
+            self.services, self.objects, self.heard, self.server, self.directory
+        )
+
+    def write_program(self, name, text):
+        path = self.directory / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+        return path
+
+    async def with_plugin(self, script, **entry):
+        """Return it with a credential provider plugin."""
+        self.write_program("plugin", script)
+        provider = {
+            "name": "plugin",
+            "apiVersion": "credentialprovider.kubelet.k8s.io/v1",
+            "matchImages": [self.server.host],
+            "defaultCacheDuration": "1h",
+        } | entry
+        document = {
+            "apiVersion": "kubelet.config.k8s.io/v1",
+            "kind": "CredentialProviderConfig",
+            "providers": [provider],
+        }
+        plugins = ProviderPlugins(
+            parse_providers([("f", document)]), self.directory / "bin"
+        )
+        return await make_bench(
+            self.services,
+            self.objects,
+            self.heard,
+            self.server,
+            self.directory,
+            plugins=plugins,
+            tokens=Tokens(),
+        )
+
+
+class Tokens:
+    async def get_token(self, pod, audience):
+        return f"token-of-{pod.spec.service_account_name}-for-{audience}"
+
+
+async def make_bench(services, objects, heard, server, directory, **context):
+    files = find_node_files(
+        root_dir=directory, working_dir=directory, home=None, top=directory
+    )
+    access = ImageAccess(directory / "image_manager", SystemClock())
+    await access.load(await services.images.list_images())
+    environment = {
+        "PATH": f"{directory / 'bin'}:{os.environ['PATH']}",
+        "HOME": str(directory),
+    }
+    manager = ImageManager(
+        services.images,
+        CredentialManager(
+            SourceContext(objects, files, environment=environment, **context)
+        ),
+        heard,
+        SystemClock(),
+        settings=ImageSettings(serialize_image_pulls=False, registry_pull_qps=0),
+        access=access,
+    )
+    config_json = files.config_json[0]
+    return Bench(manager, objects, heard, server, services, config_json, directory)
 
 
 @pytest.fixture
 async def bench(containerd, registry, tmp_path):
-    objects, heard = Objects(), Heard()
-    files = find_node_files(
-        root_dir=tmp_path, working_dir=tmp_path, home=None, top=tmp_path
-    )
+    heard = Heard()
     async with connect(containerd) as services:
-        manager = ImageManager(
-            services.images,
-            CredentialManager(SourceContext(objects, files)),
-            heard,
-            SystemClock(),
-            settings=ImageSettings(serialize_image_pulls=False),
-        )
-        yield Bench(manager, objects, heard, registry, services, files.config_json[0])
-    told = repr(heard.events)
-    assert PASSWORD not in told
+        yield await make_bench(services, Objects(), heard, registry, tmp_path)
+    assert PASSWORD not in repr(heard.events)
+    pair = base64.b64encode(f"alice:{PASSWORD}".encode())
+    for file in (tmp_path / "image_manager").rglob("sha256-*"):
+        kept = file.read_bytes()
+        assert PASSWORD.encode() not in kept
+        assert pair not in kept
 
 
 async def test_an_image_pull_secret_opens_the_registry(bench):
@@ -253,3 +339,278 @@ async def test_garbage_goes_and_what_containers_have_stays(bench, containerd):
         tag for image in await services.images.list_images() for tag in image.repo_tags
     ]
     assert any(tag.startswith("podyard.local/sandbox:") for tag in tags)
+
+
+async def test_a_legacy_secret_opens_it_too(bench):
+    image = await bench.push("by-dockercfg")
+    bench.put_secret("old", bench.auths(), legacy=True)
+
+    await bench.ensure(image, secrets=["old"])
+
+    assert bench.heard.reasons() == ["Pulling", "Pulled"]
+
+
+# -- who may use what is there
+
+
+PRESENT = "Container image {} already present on machine and can be accessed by the pod"
+
+
+def text_of(template, image):
+    return template.format(f'"{image}"')
+
+
+@pytest.mark.parametrize("policy", ["IfNotPresent", "Never"])
+async def test_the_tenant_who_pulled_it_may_use_it_again(bench, policy):
+    image = await bench.push(f"own-{policy.lower()}")
+    bench.put_secret("s", bench.auths())
+    await bench.ensure(image, secrets=["s"], uid="1")
+
+    await bench.ensure(image, secrets=["s"], policy=policy, uid="2")
+
+    assert bench.heard.events[-1] == ("Pulled", text_of(PRESENT, image))
+
+
+async def test_another_tenant_cannot_use_it_because_it_is_there(bench):
+    image = await bench.push("tenants")
+    bench.put_secret("s", bench.auths())
+    await bench.ensure(image, secrets=["s"], uid="a", namespace="a")
+
+    with pytest.raises(ImageError) as caught:
+        await bench.ensure(image, policy="IfNotPresent", uid="b", namespace="b")
+
+    assert caught.value.reason == "ErrImagePull"
+    assert "already present" not in repr(bench.heard.events)
+
+
+async def test_never_does_not_tell_another_tenant_that_it_is_there(bench):
+    image = await bench.push("tenants-never")
+    bench.put_secret("s", bench.auths())
+    await bench.ensure(image, secrets=["s"], uid="a", namespace="a")
+
+    with pytest.raises(ImageError) as caught:
+        await bench.ensure(image, policy="Never", uid="b", namespace="b")
+
+    assert caught.value.reason == "ErrImageNeverPull"
+    text = text_of("Container image {} is not present with pull policy of Never", image)
+    assert caught.value.message == text
+
+
+async def test_access_outlives_the_agent(bench):
+    image = await bench.push("restart")
+    bench.put_secret("s", bench.auths())
+    await bench.ensure(image, secrets=["s"], uid="a")
+
+    again = await bench.restarted()
+
+    await again.ensure(image, secrets=["s"], policy="IfNotPresent", uid="b")
+    assert bench.heard.events[-1] == ("Pulled", text_of(PRESENT, image))
+    with pytest.raises(ImageError):
+        await again.ensure(image, policy="Never", uid="c")
+
+
+async def test_a_rotated_secret_is_verified_again(bench):
+    image = await bench.push("rotated")
+    bench.put_secret("s", bench.auths())
+    await bench.ensure(image, secrets=["s"], uid="a")
+
+    bench.put_secret("s", bench.auths(password="revoked"))
+
+    with pytest.raises(ImageError) as caught:
+        await bench.ensure(image, secrets=["s"], policy="IfNotPresent", uid="b")
+    assert caught.value.reason == "ErrImagePull"
+
+
+async def test_the_nodes_own_credentials_open_it_for_everybody(bench):
+    image = await bench.push("by-node")
+    bench.config_json.write_bytes(orjson.dumps(bench.auths()))
+    await bench.ensure(image, uid="a")
+    bench.config_json.unlink()
+
+    await bench.ensure(image, policy="Never", uid="b", namespace="b")
+
+    assert bench.heard.events[-1] == ("Pulled", text_of(PRESENT, image))
+
+
+async def test_a_preloaded_image_is_everybodys(bench):
+    await bench.ensure(BUSYBOX, policy="Never", uid="a")
+
+    assert bench.heard.events == [("Pulled", text_of(PRESENT, BUSYBOX))]
+
+
+async def test_a_pull_that_a_crash_cut_off_is_verified(bench):
+    image = await bench.push("crash")
+    bench.put_secret("s", bench.auths())
+    await bench.services.images.pull_image(
+        image, auth=ImageAuth(username="alice", password=PASSWORD)
+    )
+    directory = bench.directory / "image_manager" / "pulling"
+    name = f"sha256-{hashlib.sha256(image.encode()).hexdigest()}"
+    (directory / name).write_bytes(build_intent(image))
+
+    again = await bench.restarted()
+
+    with pytest.raises(ImageError):
+        await again.ensure(image, policy="Never", uid="b")
+    await again.ensure(image, secrets=["s"], policy="IfNotPresent", uid="c")
+    assert list(directory.iterdir()) == []
+
+
+# -- programs
+
+
+ANSWER = """#!/bin/sh
+cat > "$HOME/request"
+echo asked >> "$HOME/asked"
+echo '{{"kind":"CredentialProviderResponse",
+"apiVersion":"credentialprovider.kubelet.k8s.io/v1","cacheKeyType":"{kind}",
+"auth":{{"{host}":{{"username":"alice","password":"{password}"}}}}}}'
+echo {password} >&2
+"""
+
+
+def script_of(bench, *, kind="Registry", password=PASSWORD):
+    return ANSWER.format(host=bench.server.host, password=password, kind=kind)
+
+
+def times_asked(bench):
+    return (bench.directory / "asked").read_text().count("asked")
+
+
+async def test_a_credential_provider_plugin_opens_the_registry(bench):
+    image, other = await bench.push("by-plugin"), await bench.push("by-plugin-too")
+    node = await bench.with_plugin(script_of(bench))
+
+    await node.ensure(image, uid="a")
+    await node.ensure(other, uid="b")
+
+    assert times_asked(bench) == 1
+    request = orjson.loads((bench.directory / "request").read_bytes())
+    assert request == {
+        "kind": "CredentialProviderRequest",
+        "apiVersion": "credentialprovider.kubelet.k8s.io/v1",
+        "image": image.rpartition(":")[0],
+    }
+    assert bench.heard.reasons() == ["Pulling", "Pulled"] * 2
+
+
+async def test_a_plugin_is_asked_once_by_many(bench):
+    images = [await bench.push(f"many-{n}") for n in range(2)]
+    slow = script_of(bench).replace("echo asked", "sleep 0.5; echo asked")
+    node = await bench.with_plugin(slow)
+
+    async with asyncio.TaskGroup() as group:
+        for n, image in enumerate([images[0]] * 5):
+            group.create_task(node.ensure(image, uid=str(n)))
+
+    assert times_asked(bench) == 1
+
+
+async def test_a_plugin_is_asked_for_a_service_account(bench):
+    image = await bench.push("by-account")
+    bench.objects.found["robot"] = {
+        "metadata": {"name": "robot", "uid": "7", "annotations": {"role": "r"}}
+    }
+    attributes = {
+        "serviceAccountTokenAudience": "registry",
+        "cacheType": "Token",
+        "requireServiceAccount": True,
+        "requiredServiceAccountAnnotationKeys": ["role"],
+    }
+    node = await bench.with_plugin(script_of(bench), tokenAttributes=attributes)
+
+    await node.ensure(image, uid="a", account="robot")
+
+    request = orjson.loads((bench.directory / "request").read_bytes())
+    assert request["serviceAccountToken"] == "token-of-robot-for-registry"
+    assert request["serviceAccountAnnotations"] == {"role": "r"}
+    await node.ensure(image, policy="Never", uid="b", account="robot")
+    with pytest.raises(ImageError):
+        await node.ensure(image, policy="Never", uid="c", account="")
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        pytest.param(
+            f"#!/bin/sh\necho {PASSWORD} >&2; exit 3\n", "exit code 3", id="3"
+        ),
+        pytest.param(f"#!/bin/sh\necho {PASSWORD}\n", "not valid JSON", id="words"),
+        pytest.param("#!/nonexistent\n", "cannot be run", id="no-interpreter"),
+        pytest.param("#!/bin/sh\nkill -9 $$\n", "signal 9", id="killed"),
+    ],
+)
+async def test_a_plugin_that_fails_is_told_of_without_a_word_of_its(bench, script, why):
+    image = await bench.push("plugin-fails")
+    node = await bench.with_plugin(script)
+
+    with pytest.raises(ImageError):
+        await node.ensure(image, uid="a")
+
+    reason, message = bench.heard.events[0]
+    assert reason == "CredentialProviderFailed"
+    assert message.startswith('Credential provider "plugin" gave no credentials: ')
+    assert why in message
+
+
+async def test_a_plugin_that_hangs_is_ended(tmp_path):
+    program = tmp_path / "slow"
+    program.write_text("#!/bin/sh\nsleep 60 & echo $! > child; sleep 60\n")
+    program.chmod(0o755)
+
+    with pytest.raises(ProgramError, match=r"did not end within 0\.5 s"):
+        await run_program(
+            ["sh", "-c", f"cd {tmp_path} && exec {program}"],
+            b"",
+            environment={"PATH": os.environ["PATH"]},
+            timeout_s=0.5,
+        )
+
+    child = int((tmp_path / "child").read_text())
+    for _ in range(100):
+        if not Path(f"/proc/{child}/exe").exists():
+            break
+        await asyncio.sleep(0.02)
+    assert not Path(f"/proc/{child}/exe").exists()
+
+
+@pytest.mark.parametrize("field", ["credHelpers", "credsStore"])
+async def test_a_credential_helper_of_the_node_file_is_asked(bench, field):
+    image = await bench.push(f"by-{field.lower()}")
+    answer = orjson.dumps({"Username": "alice", "Secret": PASSWORD}).decode()
+    bench.write_program(
+        "docker-credential-test",
+        f"#!/bin/sh\ncat > $HOME/server; echo $1 > $HOME/verb; echo '{answer}'\n",
+    )
+    value = {bench.server.host: "test"} if field == "credHelpers" else "test"
+    bench.config_json.write_bytes(orjson.dumps({field: value}))
+
+    await bench.ensure(image)
+
+    assert (bench.directory / "server").read_text() == bench.server.host
+    assert (bench.directory / "verb").read_text() == "get\n"
+
+
+async def test_a_missing_helper_is_told_of(bench):
+    image = await bench.push("no-helper")
+    bench.config_json.write_bytes(
+        orjson.dumps({"credHelpers": {bench.server.host: "absent"}})
+    )
+
+    with pytest.raises(ImageError):
+        await bench.ensure(image)
+
+    reason, message = bench.heard.events[0]
+    assert reason == "CredentialHelperFailed"
+    assert message.endswith("docker-credential-absent is not in the PATH")
+
+
+async def test_a_helper_named_by_a_secret_is_never_run(bench):
+    image = await bench.push("secret-helper")
+    bench.write_program("docker-credential-evil", "#!/bin/sh\ntouch $HOME/ran\n")
+    bench.put_secret("s", {"credHelpers": {bench.server.host: "evil"}})
+
+    with pytest.raises(ImageError):
+        await bench.ensure(image, secrets=["s"])
+
+    assert not (bench.directory / "ran").exists()
