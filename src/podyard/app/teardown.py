@@ -79,7 +79,7 @@ async def _stop_containers(row: Instance, grace_s: float) -> None:
                     group.create_task(_remove_sandbox(runtime, sandbox.id))
     except* (CRIError, TimeoutError, OSError) as errors:
         # What CRI cannot end, the clean-up kills.
-        log.warning("containers_not_stopped", exc_info=errors)
+        log.warning("containers_not_stopped", errors=len(errors.exceptions))
     finally:
         await channel.close()
 

@@ -29,6 +29,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from podyard.app import teardown  # noqa: PLC0415 - keeps --help quick
+    from podyard.app.logs import set_up_logging  # noqa: PLC0415
     from podyard.lib.durations import parse_duration  # noqa: PLC0415
 
     if args.keep_pods and args.purge:
@@ -38,6 +39,7 @@ def _run(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(f"--grace: {error}") from error
     config = config_of(args)
+    set_up_logging("error", None)
     progress = Progress()
     wish = {"graceSeconds": grace_s, "keepPods": args.keep_pods}
     pid = 0
