@@ -16,7 +16,6 @@ from podyard.app.explain import (
     hook_logs_of,
     schedule_of,
 )
-from podyard.app.runtimes import RuntimeStartError, configured_handlers
 from podyard.cli.build import build_json, build_table
 from podyard.cli.explain_text import (
     HOOK_HEADER,
@@ -29,7 +28,6 @@ from podyard.cli.explain_text import (
 )
 from podyard.cli.parts import CommandError, UsageError
 from podyard.cli.settings import config_of
-from podyard.containerd.snippets import containerd_snippet, crio_snippet
 
 _T = TypeVar("_T")
 
@@ -122,25 +120,38 @@ def run_hooks(args: argparse.Namespace) -> int:
 
 def run_runtime(args: argparse.Namespace) -> int:
     """List handlers, or print them as another runtime's settings."""
-    config = config_of(args)
     if args.action == "config":
-        try:
-            handlers = configured_handlers(config)
-        except RuntimeStartError as error:
-            raise UsageError(str(error)) from error
-        if not handlers:
-            raise CommandError(
-                "runtimes: of the config names no handler; give it with --config FILE"
-            )
-        snippet = containerd_snippet if args.target == "containerd" else crio_snippet
-        sys.stdout.write(snippet(handlers))
-        return 0
-    found = _ask(handlers_of(config))
+        return _print_settings(args)
+    found = _ask(handlers_of(config_of(args)))
     if args.output == "json":
         print(build_json(found))
         return 0
     header = ("HANDLER", "RUNTIME", "FEATURES", "RUNTIME CLASSES")
     print(build_table(header, [_handler_row(one) for one in found]))
+    return 0
+
+
+def _print_settings(args: argparse.Namespace) -> int:
+    # Only this needs the rooms of the runtime, which take their time to import.
+    from podyard.app.runtimes import (  # noqa: PLC0415
+        RuntimeStartError,
+        configured_handlers,
+    )
+    from podyard.containerd.snippets import (  # noqa: PLC0415
+        containerd_snippet,
+        crio_snippet,
+    )
+
+    try:
+        handlers = configured_handlers(config_of(args))
+    except RuntimeStartError as error:
+        raise UsageError(str(error)) from error
+    if not handlers:
+        raise CommandError(
+            "runtimes: of the config names no handler; give it with --config FILE"
+        )
+    snippet = containerd_snippet if args.target == "containerd" else crio_snippet
+    sys.stdout.write(snippet(handlers))
     return 0
 
 
