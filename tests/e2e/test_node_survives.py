@@ -164,6 +164,56 @@ def _live_containers(
     return found
 
 
+def test_a_hanging_post_start_holds_up_nothing_but_its_container(survivor, client):
+    hook = {"postStart": {"exec": {"command": ["sleep", "3600"]}}}
+    client.create(pod("hangs", container(lifecycle=hook)))
+    client.create(pod("goes-on"))
+    client.until_pod("goes-on", is_running)
+
+    hanging = client.until_pod(
+        "hangs", lambda item: item["status"].get("containerStatuses")
+    )
+    (status,) = hanging["status"]["containerStatuses"]
+    assert status["state"] == {"waiting": {"reason": "ContainerCreating"}}
+    began_s = time.monotonic()
+    client.delete(pod_path("hangs"), gracePeriodSeconds=1)
+    until(lambda: client.is_gone(pod_path("hangs")), within_s=20)
+
+    assert time.monotonic() - began_s < 10
+
+
+def test_a_shortened_grace_period_is_obeyed_at_once(survivor, client):
+    stubborn = container("trap '' TERM; while :; do sleep 1; done")
+    client.create(pod("slow", stubborn, terminationGracePeriodSeconds=300))
+    client.until_pod("slow", is_running)
+    client.delete(pod_path("slow"))
+    time.sleep(2)
+    assert client.pod("slow")["status"]["phase"] == "Running"
+    began_s = time.monotonic()
+
+    client.delete(pod_path("slow"), gracePeriodSeconds=1)
+    until(lambda: client.is_gone(pod_path("slow")), within_s=20)
+
+    assert time.monotonic() - began_s < 10
+
+
+def test_a_crash_during_pre_stop_grants_no_second_grace_period(survivor, client):
+    hook = {"preStop": {"exec": {"command": ["sleep", "600"]}}}
+    client.create(
+        pod("parting", container(lifecycle=hook), terminationGracePeriodSeconds=10)
+    )
+    client.until_pod("parting", is_running)
+    client.delete(pod_path("parting"))
+    began_s = time.monotonic()
+    time.sleep(4)
+
+    kill(survivor)
+    revive(survivor)
+    until(lambda: client.is_gone(pod_path("parting")), within_s=40)
+
+    assert 8 < time.monotonic() - began_s < 20
+
+
 def test_a_containerd_that_dies_takes_no_container_with_it(survivor, client):
     client.create(pod("steady"))
     client.until_pod("steady", is_running)
