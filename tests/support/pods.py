@@ -13,15 +13,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from support.definitions import load_schemas
-
 from podyard.api.core_v1 import Container, Pod, format_time
 from podyard.api.documents import Document
 from podyard.api.errors import not_found
 from podyard.api.observed import ContainerState, ContainerStatus, ObservedPod
 from podyard.api.patch import apply_strategic_merge_patch
 from podyard.api.runtime import EnvVar, Mount, SandboxConfig
-from podyard.api.scheme import POD
 from podyard.client.services import ApiUnreachableError
 from podyard.node.environment.build import DNSSettings
 from podyard.node.hooks.parts import HookError
@@ -29,6 +26,7 @@ from podyard.node.images.parts import EnsuredImage, ImageError
 from podyard.node.pleg.evented import EventedPleg
 from podyard.node.probes.parts import ContainerVerdict, ProbeVerdicts
 from podyard.node.resources.build import HostLimits
+from podyard.node.runtime_classes.parts import RuntimeClassError
 from podyard.node.status.decide import NodeView
 from podyard.node.status.manager import StatusManager
 from podyard.node.sync.act import ActParts, ActSettings, NodeNow, PodActor
@@ -43,6 +41,7 @@ from podyard.node.volumes.parts import MountedVolume
 from podyard.node.workers import PodWorkers
 from podyard.store.node_journal import JournalRecord
 from podyard.testing.fake_cri import FakeRuntime
+from support.definitions import load_schemas
 
 _T = TypeVar("_T")
 
@@ -224,11 +223,16 @@ class PlainCgroups:
         return frozenset(self.made)
 
 
-class DefaultHandler:
-    """One runtime handler."""
+class GivenHandler:
+    """The runtime handler a test gives; ``None``: the class does not exist."""
+
+    def __init__(self) -> None:
+        self.handler: str | None = ""
 
     def handler_for(self, pod: Pod) -> str:
-        return ""
+        if self.handler is None:
+            raise RuntimeClassError('runtimeclass.node.k8s.io "x" not found')
+        return self.handler
 
 
 class TimedHooks:
@@ -340,6 +344,8 @@ class SmallNode:
         runtime: FakeRuntime | None = None,
         journal: MemoryJournal | None = None,
         hooks: TimedHooks | None = None,
+        *,
+        documented: bool = True,
     ) -> None:
         self.runtime = runtime or FakeRuntime()
         self.journal = journal or MemoryJournal()
@@ -351,6 +357,8 @@ class SmallNode:
         self.images = PlainImages(self.runtime)
         self.volumes = PlainVolumes()
         self.cgroups = PlainCgroups()
+        self.classes = GivenHandler()
+        self.documented = documented
         self.files = PodFiles(
             directory / "pods", directory / "logs", directory / "links"
         )
@@ -368,7 +376,7 @@ class SmallNode:
                 volumes=self.volumes,
                 environment=PlainEnvironment(),
                 cgroups=self.cgroups,
-                runtime_classes=DefaultHandler(),
+                runtime_classes=self.classes,
                 hooks=self.hooks,
                 events=self.events,
             ),
@@ -377,8 +385,9 @@ class SmallNode:
                 BuildSettings("/seccomp"),
                 DNSSettings(("10.96.0.10",)),
                 HostLimits(1 << 30),
+                fail_refused_handlers=self.documented,
             ),
-            lambda: NodeNow(("10.0.0.1",)),
+            lambda: NodeNow(("10.0.0.1",), handlers=frozenset({"", "runc"})),
             inline,
         )
         return PodTools(

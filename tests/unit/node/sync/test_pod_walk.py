@@ -363,6 +363,27 @@ async def test_a_new_agent_finds_everything_as_it_is(tmp_path: Path) -> None:
         assert len(first.api.history) == told
 
 
+async def test_a_start_that_was_cut_off_is_made_anew_and_counts_as_none(
+    tmp_path: Path,
+) -> None:
+    first = SmallNode(tmp_path)
+    first.runtime.delay("StartContainer", 5)
+    async with first.running():
+        first.apply(pod_document(restartPolicy="Never"))
+        await asyncio.sleep(3)
+    assert [c.reason for c in await first.containers()] == ["StartError"]
+
+    first.runtime.delay("StartContainer", 0)
+    second = SmallNode(tmp_path, first.runtime, first.journal)
+    second.api = first.api
+    second.status._client = first.api  # type: ignore[assignment]
+    async with second.running():
+        status = await second.phase_becomes("web", "Running")
+
+        assert status["containerStatuses"][0]["restartCount"] == 0
+        assert len(await second.containers()) == 1
+
+
 async def test_an_owed_post_start_is_delivered_by_the_next_agent(
     tmp_path: Path,
 ) -> None:
@@ -637,3 +658,34 @@ async def test_a_network_that_is_not_ready_is_waited_for(tmp_path: Path) -> None
 
         node.network_error = ""
         await node.phase_becomes("web", "Running", within_s=3)
+
+
+@pytest.mark.parametrize(
+    ("handler", "text"),
+    [
+        pytest.param(None, 'runtimeclass.node.k8s.io "x" not found', id="no-class"),
+        pytest.param(
+            "kata",
+            'rpc error: code = Unknown desc = no runtime for "kata" is configured',
+            id="no-handler",
+        ),
+    ],
+)
+@pytest.mark.parametrize("documented", [True, False], ids=["documented", "upstream"])
+async def test_a_pod_whose_handler_is_not_there(
+    tmp_path: Path, handler: str | None, text: str, documented: bool
+) -> None:
+    async with SmallNode(tmp_path, documented=documented).running() as node:
+        node.classes.handler = handler
+        node.apply(pod_document(runtimeClassName="x"))
+        await asyncio.sleep(40)
+
+        status = node.status_of("web")
+        told = node.events.of("FailedCreatePodSandBox")
+        assert told[0] == f"Failed to create pod sandbox: {text}"
+        if documented:
+            assert (status["phase"], len(told)) == ("Failed", 1)
+            assert status["message"] == told[0]
+        else:
+            assert (status["phase"], len(told)) == ("Pending", 4)
+        assert "waiting" in node.state_of("web", "app")
