@@ -4,10 +4,15 @@ A runtime sends what it is given to whatever token realm the registry names, and
 mirrors. So before a pull with credentials the registry is asked without any; a realm
 that is neither its own nor allowed ends the pull. The credential is bound to the
 registry's address, which keeps it from mirrors.
+
+Where a pull fails because an index has nothing for this machine, the error also says
+what the machine is and what is on offer.
 """
 
 import asyncio
+import platform
 from dataclasses import replace
+from typing import Final
 
 import structlog
 
@@ -17,23 +22,36 @@ from podyard.api.runtime import ImageAuth, SandboxConfig
 from podyard.app.config import Config
 from podyard.app.registries import RegistriesError, registries_of, registry_client
 from podyard.cri.services import CRIError, ImageService
+from podyard.lib.clock import Clock, SystemClock
+from podyard.registry.decide import choose_platform
 from podyard.registry.errors import ForeignRealmError, RegistryError
 from podyard.registry.hosts import own_server
+from podyard.registry.manifests import Content, ImageIndex, platform_of_machine
 from podyard.registry.transport import Timeouts
 
 log = structlog.get_logger()
 
 #: The check must not make a pull from a slow registry much slower.
 _PATIENCE = Timeouts(connect_s=5.0, header_s=10.0, body_s=10.0)
+#: How long a realm that was found good counts, seconds: a warm pull costs nothing.
+_REALM_GOOD_S: Final = 60.0
+_MOST_REALMS: Final = 1024
+#: How containerd says that an index has nothing for this machine.
+_NO_PLATFORM: Final = "no match for platform in manifest"
 
 
 class GuardedImages:
     """``ImageService`` over another one."""
 
-    def __init__(self, images: ImageService, config: Config) -> None:
+    def __init__(
+        self, images: ImageService, config: Config, *, clock: Clock | None = None
+    ) -> None:
         """Guard ``images``; ``config`` says what is known of registries."""
         self._images = images
         self._config = config
+        self._clock = clock or SystemClock()
+        #: Repository and until when its realm counts as good.
+        self._good_until_s: dict[str, float] = {}
 
     async def list_images(self) -> tuple[Image, ...]:
         """List the images on the node."""
@@ -58,9 +76,18 @@ class GuardedImages:
         """
         if auth is not None:
             auth = await self._guard(image, auth)
-        return await self._images.pull_image(
-            image, auth=auth, sandbox=sandbox, handler=handler
-        )
+        try:
+            return await self._images.pull_image(
+                image, auth=auth, sandbox=sandbox, handler=handler
+            )
+        except CRIError as error:
+            if _NO_PLATFORM not in error.message:
+                raise
+            told = await self._tell_platforms(image, auth)
+            if not told:
+                raise
+            message = f"{error.message}: {told}"
+            raise type(error)(error.call, error.code, message) from error
 
     async def remove_image(self, image: str) -> None:
         """Remove an image; a missing one is removed already."""
@@ -81,7 +108,25 @@ class GuardedImages:
         registries = await asyncio.to_thread(registries_of, self._config)
         return replace(auth, server_address=own_server(ref.domain, registries))
 
+    async def _tell_platforms(self, image: str, auth: ImageAuth | None) -> str:
+        """Return which platforms an index has; empty where that cannot be told."""
+        try:
+            ref = parse_image_ref(image)
+            client = await registry_client(self._config, timeouts=_PATIENCE)
+            async with client:
+                content = (await client.get_manifest(ref, auth)).content
+        except (ImageRefError, RegistryError, RegistriesError) as error:
+            log.debug("platforms_not_asked", image=image, error=str(error))
+            return ""
+        if not isinstance(content, ImageIndex):
+            return ""
+        chosen = choose_platform(content, platform_of_machine(platform.machine()))
+        return "" if isinstance(chosen, Content) else chosen.message
+
     async def _check_realm(self, ref: ImageRef) -> None:
+        now_s = self._clock.monotonic_s()
+        if self._good_until_s.get(ref.repository, now_s) > now_s:
+            return
         try:
             client = await registry_client(self._config, timeouts=_PATIENCE)
             async with client:
@@ -91,3 +136,7 @@ class GuardedImages:
         except (RegistryError, RegistriesError) as error:
             # The runtime meets it too, and has its own words for it.
             log.debug("realm_not_checked", image=str(ref), error=str(error))
+        else:
+            if len(self._good_until_s) >= _MOST_REALMS:
+                self._good_until_s.clear()
+            self._good_until_s[ref.repository] = now_s + _REALM_GOOD_S
