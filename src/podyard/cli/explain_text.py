@@ -51,8 +51,8 @@ def _pull_rows(pull: Document) -> Iterator[tuple[str, str]]:
     if pull.get("localImageID"):
         digest = f", digest {pull['localDigest']}" if pull.get("localDigest") else ""
         yield "local", f"image {pull['localImageID']}{digest}"
-    elif "attempts" in pull:
-        yield "local", "was not here"
+    if pull.get("why"):
+        yield "why", str(pull["why"])
     yield from (("problem", text) for text in pull.get("problems") or ())
     yield from _candidate_rows(pull)
     if pull.get("remoteDigest"):

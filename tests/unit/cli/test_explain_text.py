@@ -88,6 +88,7 @@ def test_a_pull_tells_rule_candidates_answers_and_the_next_retry():
         "fieldPath": "spec.containers{app}",
         "image": "reg.test/app:1",
         "policyRule": "Always is set in the Pod",
+        "why": "the image is not here",
         "candidates": [
             {"origin": "file f", "key": "reg.test", "why": "fits", "order": 1},
             {"origin": "Secret s", "key": "x", "why": "nearly", "order": None},
@@ -107,7 +108,7 @@ def test_a_pull_tells_rule_candidates_answers_and_the_next_retry():
         "2026-01-02 03:04:05.678  app",
         "  image       reg.test/app:1",
         "  policy      Always is set in the Pod",
-        "  local       was not here",
+        "  why         the image is not here",
         '  tried 1     file f, key "reg.test": fits',
         "              -> 401",
         '  not tried   Secret s, key "x": nearly',

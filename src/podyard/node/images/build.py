@@ -32,6 +32,20 @@ def explain_policy(image: str, policy: str) -> str:
     return f"{policy} is {said}; the default for {why} is {default}"
 
 
+def explain_pull(policy: str, *, present: bool) -> str:
+    """Return why the registry is asked.
+
+    Args:
+        policy: the pull policy.
+        present: whether the image was on the node.
+    """
+    if policy == "Always":
+        return "the policy has the registry asked each time"
+    if present:
+        return "the image is here, but this Pod must show that it may pull it"
+    return "the image is not here"
+
+
 def _why_default(image: str) -> str:
     try:
         ref = parse_image_ref(image)

@@ -10,7 +10,7 @@ from podyard.api.documents import Document
 from podyard.api.observed import Image
 from podyard.cri.services import CRIError, ImageService
 from podyard.lib.clock import Clock
-from podyard.node.images.build import repository_digest
+from podyard.node.images.build import explain_pull, repository_digest
 from podyard.store.backend import StoreError
 from podyard.store.node_journal import NodeJournal
 
@@ -62,6 +62,8 @@ class PullRecords:
         key = (uid, f"{body.get('fieldPath')} {body.get('image')}")
         self._noted.pop(key, None)
         local = await self._local(image)
+        policy = str(body.get("policy"))
+        body = body | {"why": explain_pull(policy, present=local is not None)}
         if local is not None:
             body = body | {
                 "localImageID": local.id,

@@ -12,7 +12,7 @@ from podyard.cri.services import CRIError
 from podyard.node.credentials.build import build_candidates
 from podyard.node.credentials.decide import Credential
 from podyard.node.credentials.manager import LookedUp
-from podyard.node.images.build import explain_policy, repository_digest
+from podyard.node.images.build import explain_policy, explain_pull, repository_digest
 from podyard.node.images.manager import ImageManager
 from podyard.node.images.parts import ImageError
 from support.pods import KeptEvents, LoopClock, MemoryJournal
@@ -62,6 +62,20 @@ NEW_DIGEST = "sha256:" + "b" * 64
 )
 def test_the_rule_behind_a_policy_is_told(image, policy, text):
     assert explain_policy(image, policy) == text
+
+
+@pytest.mark.parametrize(
+    ("policy", "present", "word"),
+    [
+        ("Always", True, "each time"),
+        ("Always", False, "each time"),
+        ("IfNotPresent", False, "not here"),
+        ("IfNotPresent", True, "must show"),
+        ("Never", True, "must show"),
+    ],
+)
+def test_why_the_registry_is_asked_is_told(policy, present, word):
+    assert word in explain_pull(policy, present=present)
 
 
 @pytest.mark.parametrize(
