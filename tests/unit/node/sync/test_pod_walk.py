@@ -8,6 +8,8 @@ import pytest
 
 from podyard.api.observed import ContainerState
 from podyard.node.probes.parts import ContainerVerdict
+from podyard.node.status.decide import PodFailure
+from podyard.node.sync.pod import PodEnding
 from support.pods import (
     START,
     MemoryJournal,
@@ -367,21 +369,20 @@ async def test_a_start_that_was_cut_off_is_made_anew_and_counts_as_none(
     tmp_path: Path,
 ) -> None:
     first = SmallNode(tmp_path)
-    first.runtime.delay("StartContainer", 5)
     async with first.running():
         first.apply(pod_document(restartPolicy="Never"))
-        await asyncio.sleep(3)
-    assert [c.reason for c in await first.containers()] == ["StartError"]
+        await first.phase_becomes("web", "Running")
+        (cut,) = await first.containers()
 
-    first.runtime.delay("StartContainer", 0)
+    first.runtime.cut_start(cut.id)
     second = SmallNode(tmp_path, first.runtime, first.journal)
-    second.api = first.api
-    second.status._client = first.api  # type: ignore[assignment]
     async with second.running():
+        second.apply(pod_document(restartPolicy="Never"))
         status = await second.phase_becomes("web", "Running")
 
         assert status["containerStatuses"][0]["restartCount"] == 0
-        assert len(await second.containers()) == 1
+        (made,) = await second.containers()
+        assert made.id != cut.id
 
 
 async def test_an_owed_post_start_is_delivered_by_the_next_agent(
@@ -689,3 +690,78 @@ async def test_a_pod_whose_handler_is_not_there(
         else:
             assert (status["phase"], len(told)) == ("Pending", 4)
         assert "waiting" in node.state_of("web", "app")
+
+
+EVICTED = PodEnding(
+    "evicted",
+    grace_s=10,
+    failure=PodFailure("Evicted", "The node was low on memory.", disrupted=True),
+)
+
+
+async def test_an_evicted_pod_fails_when_it_has_stopped(tmp_path: Path) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        app = container("app", "trap '' TERM; sleep 10000", lifecycle={"preStop": EXEC})
+        node.apply(pod_document(app))
+        await node.phase_becomes("web", "Running")
+        began_s = node.clock.monotonic_s()
+
+        node.workers.end("uid-web", EVICTED)
+        await asyncio.sleep(5)
+        assert node.status_of("web")["phase"] == "Running"
+        status = await node.phase_becomes("web", "Failed")
+
+        assert 9 <= node.clock.monotonic_s() - began_s <= 12.5
+        assert status["reason"] == "Evicted"
+        assert status["message"] == "The node was low on memory."
+        assert node.hooks.told == [("PreStop", "app")]
+        kinds = [c["type"] for c in status["conditions"]]
+        assert "DisruptionTarget" in kinds
+        assert len(node.runtime._containers) == 1
+
+
+async def test_an_eviction_is_finished_by_the_next_agent(tmp_path: Path) -> None:
+    first = SmallNode(tmp_path)
+    async with first.running():
+        first.apply(pod_document(container("app", "trap '' TERM; sleep 10000")))
+        await first.phase_becomes("web", "Running")
+        began_s = first.clock.monotonic_s()
+        first.workers.end("uid-web", EVICTED)
+        await asyncio.sleep(4)
+
+    second = SmallNode(tmp_path, first.runtime, first.journal)
+    second.api = first.api
+    second.status._client = first.api  # type: ignore[assignment]
+    async with second.running():
+        status = await second.phase_becomes("web", "Failed")
+
+        assert status["reason"] == "Evicted"
+        assert second.clock.monotonic_s() - began_s <= 13
+        assert len(await second.containers()) == 1
+
+
+async def test_pods_that_were_parked_come_back_with_the_node(tmp_path: Path) -> None:
+    first = SmallNode(tmp_path)
+    async with first.running():
+        job = pod_document(container("app", "trap '' TERM; sleep 10000"))
+        job["spec"]["restartPolicy"] = "Never"
+        first.apply(job)
+        await first.phase_becomes("web", "Running")
+        began_s = first.clock.monotonic_s()
+
+        await first.workers.park(("uid-web",), 5)
+
+        assert 4 <= first.clock.monotonic_s() - began_s <= 6
+        assert await first.runtime.list_containers() == ()
+        assert await first.runtime.list_pod_sandboxes() == ()
+        assert first.status_of("web")["phase"] == "Running"
+
+    second = SmallNode(tmp_path, first.runtime, first.journal)
+    second.api = first.api
+    second.status._client = first.api  # type: ignore[assignment]
+    async with second.running():
+        await asyncio.sleep(2)
+
+        assert await second.running_names() == ["app"]
+        assert second.status_of("web")["phase"] == "Running"
+        assert second.status_of("web")["containerStatuses"][0]["ready"]
