@@ -157,6 +157,19 @@ class FakeRuntime:
         container = self._containers[container_id]
         self._exit(container, exit_code, reason=reason)
 
+    def cut_start(self, container_id: str) -> None:
+        """Let a container be as if its start's asker had died meanwhile."""
+        container = self._containers[container_id]
+        container.status = replace(
+            container.status,
+            state=ContainerState.EXITED,
+            started_at=None,
+            finished_at=self._now(),
+            exit_code=128,
+            reason="StartError",
+            message="failed to create shim task: context canceled: unknown",
+        )
+
     def kill_sandbox(self, sandbox_id: str) -> None:
         """Let a sandbox die, with all that runs in it."""
         for container in self._in_sandbox(sandbox_id):

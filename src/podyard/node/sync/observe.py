@@ -18,6 +18,9 @@ from podyard.lib.aio import both
 from podyard.node.sync.files import Blocking, PodFiles
 
 _FALLBACK: Final = "FallbackToLogsOnError"
+#: What the runtime makes of a StartContainer whose asker went away meanwhile.
+_CUT_REASON: Final = "StartError"
+_CUT_MESSAGE: Final = "context canceled"
 
 
 class Observer:
@@ -133,6 +136,11 @@ class Observer:
             seen = await self._runtime.container_status(listed.id)
         except CRINotFoundError:
             return None
+        if was_cut(seen):
+            # The agent ended while it asked: this container never ran, and its number
+            # and its name are free for the one that will.
+            await self._runtime.remove_container(seen.id)
+            return None
         return await self._remember(seen)
 
     async def _remember(self, seen: ContainerStatus) -> ContainerStatus:
@@ -164,3 +172,16 @@ class Observer:
         return self._files.read_termination(
             seen.pod_uid, seen.name, seen.restart_count, log=log
         )
+
+
+def was_cut(seen: ContainerStatus) -> bool:
+    """Tell whether a container never ran because its start was given up by the agent.
+
+    The runtime drops a start whose connection has gone, and says so in words only.
+    """
+    return (
+        seen.state is ContainerState.EXITED
+        and seen.started_at is None
+        and seen.reason == _CUT_REASON
+        and _CUT_MESSAGE in seen.message
+    )
