@@ -13,7 +13,14 @@ from typing import Final
 import yaml
 
 from podyard.api.feature_gates import FeatureGateError, FeatureGates
+from podyard.app.handlers import parse_handlers
+from podyard.containerd.build import RuntimeHandlerConfig
 from podyard.lib.durations import parse_duration
+from podyard.node.eviction.decide import (
+    DEFAULT_HARD,
+    Threshold,
+    parse_thresholds,
+)
 from podyard.node.images.access.decide import VERIFICATION_POLICIES, parse_allowlist
 from podyard.registry.hosts import Registry, parse_registries
 
@@ -54,7 +61,7 @@ class Config:
     enable_admission_plugins: tuple[str, ...] = ()
     feature_gates: Mapping[str, bool] | None = None
     log_level: str = "info"
-    runtimes: tuple[Mapping[str, object], ...] = ()
+    runtimes: tuple[RuntimeHandlerConfig, ...] = ()
     registries: tuple[Registry, ...] = ()
     built_in_dns: bool = True
     # KubeletConfiguration
@@ -84,6 +91,12 @@ class Config:
     sync_frequency_s: float = 60.0
     seccomp_default: bool = False
     max_container_restart_period_s: float = 300.0
+    eviction_hard: Mapping[str, str] | None = None
+    eviction_soft: Mapping[str, str] | None = None
+    eviction_soft_grace_s: Mapping[str, float] | None = None
+    eviction_minimum_reclaim: Mapping[str, str] | None = None
+    eviction_max_pod_grace_s: int = 0
+    eviction_pressure_transition_s: float = 300.0
 
 
 Parse = Callable[[object], object]
@@ -175,12 +188,28 @@ def _maps(value: object) -> tuple[Mapping[str, object], ...]:
     return tuple(value)
 
 
+def _runtimes(value: object) -> tuple[RuntimeHandlerConfig, ...]:
+    return parse_handlers(_maps(value))
+
+
 def _registries(value: object) -> tuple[Registry, ...]:
     return parse_registries(_maps(value))
 
 
 def _allowlist(value: object) -> tuple[str, ...]:
     return parse_allowlist(_texts(value))
+
+
+def _amounts(value: object) -> Mapping[str, str]:
+    if not isinstance(value, dict):
+        raise ValueError("must be a map of signals to amounts")
+    return {str(signal): str(amount) for signal, amount in value.items()}
+
+
+def _spans(value: object) -> Mapping[str, float]:
+    if not isinstance(value, dict):
+        raise ValueError("must be a map of signals to spans")
+    return {str(signal): _span(span) for signal, span in value.items()}
 
 
 def _nested_restart_period(value: object) -> float:
@@ -293,7 +322,7 @@ SETTINGS: Final = (
     Setting(
         "runtimes",
         "runtimes",
-        _maps,
+        _runtimes,
         "runtime handlers of the private containerd",
         flag=False,
     ),
@@ -468,6 +497,48 @@ SETTINGS: Final = (
         "maxContainerRestartPeriod",
         flag=False,
     ),
+    Setting(
+        "evictionHard",
+        "eviction_hard",
+        _amounts,
+        "what has to be left, by signal; below it Pods go at once",
+        flag=False,
+    ),
+    Setting(
+        "evictionSoft",
+        "eviction_soft",
+        _amounts,
+        "what has to be left, by signal; below it Pods go after a grace period",
+        flag=False,
+    ),
+    Setting(
+        "evictionSoftGracePeriod",
+        "eviction_soft_grace_s",
+        _spans,
+        "how long a soft threshold may be crossed, by signal",
+        flag=False,
+    ),
+    Setting(
+        "evictionMinimumReclaim",
+        "eviction_minimum_reclaim",
+        _amounts,
+        "how much more than a threshold is to be had again, by signal",
+        flag=False,
+    ),
+    Setting(
+        "evictionMaxPodGracePeriod",
+        "eviction_max_pod_grace_s",
+        _between(0, 86400),
+        "the most seconds a Pod gets when a soft threshold is crossed",
+        flag=False,
+    ),
+    Setting(
+        "evictionPressureTransitionPeriod",
+        "eviction_pressure_transition_s",
+        _span,
+        "how long the node shows pressure after it was last under it",
+        flag=False,
+    ),
 )
 
 _BY_KEY: Final = {setting.key: setting for setting in SETTINGS}
@@ -532,6 +603,10 @@ def _complete(config: Config) -> Config:
         FeatureGates(config.feature_gates or {})
     except FeatureGateError as error:
         raise ConfigError(f"feature-gates: {error}") from error
+    try:
+        thresholds(config)
+    except ValueError as error:
+        raise ConfigError(f"eviction: {error}") from error
     low = config.image_gc_low_threshold_percent
     if low >= config.image_gc_high_threshold_percent:
         raise ConfigError(
@@ -548,6 +623,21 @@ def _complete(config: Config) -> Config:
     if config.data_dir == Path():
         return replace(config, data_dir=default_data_dir(config.name))
     return config
+
+
+def thresholds(config: Config) -> tuple[Threshold, ...]:
+    """Return what has to be left on the node.
+
+    Raises:
+        ValueError: a signal or an amount is none.
+    """
+    hard = config.eviction_hard
+    return parse_thresholds(
+        DEFAULT_HARD if hard is None else hard,
+        config.eviction_soft or {},
+        config.eviction_soft_grace_s or {},
+        config.eviction_minimum_reclaim or {},
+    )
 
 
 def _is_label(text: str) -> bool:

@@ -28,6 +28,7 @@ from podyard.api.validation import validate_create
 from podyard.app.cluster_dns import dns_loop, dns_servers_of_pods
 from podyard.app.config import Config
 from podyard.app.credentials import PodTokens, source_context
+from podyard.app.eviction import PodPlaces, make_eviction, memory_kept
 from podyard.app.host import Host
 from podyard.app.instances import Instance
 from podyard.app.pki import Pki, server_tls
@@ -373,6 +374,11 @@ async def _make_node(
         ),
         access=access,
     )
+
+    async def free_disk() -> None:
+        await agent.collect_garbage()
+        await gc.delete_unused()
+
     cgroups = PodCgroups(
         row.cgroup_root, _driver(setup), pids_max=max(config.pod_pids_limit, 0)
     )
@@ -392,6 +398,16 @@ async def _make_node(
     )
     environment = EnvironmentManager(
         referenced, followed.known_services, volumes.empty_dir
+    )
+    eviction = make_eviction(
+        config,
+        runtime=runtime,
+        images=setup.runtime.images,
+        places=PodPlaces(config.data_dir, volumes, cgroups),
+        events=events,
+        node_events=events,
+        free_disk=free_disk,
+        clock=clock,
     )
     agent = NodeAgent(
         NodeConfig(
@@ -427,6 +443,7 @@ async def _make_node(
             prepare_manifest=partial(_prepare_manifest, setup.schemas, _gates(config)),
             ready=followed.wait_synced,
             referenced=referenced,
+            pressures=eviction.pressures,
             on_stop=hooks.leave_open,
             loops={
                 "events": recorder.run,
@@ -444,6 +461,7 @@ async def _make_node(
                 "volumes": volumes.run,
                 "probes": probes.run,
                 "image-gc": gc.run,
+                "eviction": lambda: eviction.run(agent),
                 "journal": partial(_prune_for_ever, journal, clock),
                 **dns_loop(config, row, setup.dns, names, followed.wait_named),
             },
@@ -451,6 +469,7 @@ async def _make_node(
         clock=clock,
         chance=random.Random(),  # noqa: S311 - spreads retries, hides nothing
     )
+    eviction.on_change(agent.registration.change_soon)
     allocatable.update(agent.allocatable)
     explainer = PodExplainer(
         setup.name,
@@ -562,6 +581,7 @@ def _node_settings(setup: NodeSetup) -> NodeSettings:
         kubelet_version=f"{podyard.KUBERNETES_VERSION}+podyard-{podyard.__version__}",
         kubelet_port=setup.row.node_port,
         max_pods=setup.config.max_pods,
+        eviction_memory=memory_kept(setup.config),
         pod_cidr=str(setup.row.pod_cidr),
     )
 

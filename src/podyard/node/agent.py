@@ -51,7 +51,11 @@ from podyard.node.sources.mirrors import MirrorPods
 from podyard.node.status.decide import TERMINAL, NodeView, PodFailure
 from podyard.node.status.manager import StatusManager
 from podyard.node.sync.act import ActParts, ActSettings, NodeNow, PodActor
-from podyard.node.sync.admission.decide import HostAbilities, decide_node_admission
+from podyard.node.sync.admission.decide import (
+    HostAbilities,
+    decide_node_admission,
+    decide_pressure_admission,
+)
 from podyard.node.sync.files import Blocking, PodFiles
 from podyard.node.sync.garbage.collector import GarbageCollector
 from podyard.node.sync.ledger import OpenStop, StopLedger
@@ -405,6 +409,19 @@ class NodeAgent:
         """End a Pod for a reason of the node's; return whether it is here."""
         return self._workers.end(uid, ending) if self._workers else False
 
+    def active_pods(self) -> tuple[Pod, ...]:
+        """Return the Pods that run here, or are about to."""
+        return tuple(pod for pod in self._pods.values() if self._takes_room(pod))
+
+    def is_over(self, uid: str) -> bool:
+        """Say whether nothing of a Pod runs here any more."""
+        worker = self._workers.get(uid) if self._workers else None
+        return worker is None or worker.stage in (
+            Stage.TERMINATED,
+            Stage.FINISHED,
+            Stage.PURGED,
+        )
+
     async def stop_pods(self, *, within_s: float) -> None:
         """Stop all Pods, the least important first, without ending them.
 
@@ -489,6 +506,9 @@ class NodeAgent:
     def _admit(self, pod: Pod) -> Rejection | None:
         if pod.deleting or self._phase(pod) in TERMINAL:
             return None
+        refusal = decide_pressure_admission(pod, self._parts.pressures())
+        if refusal is not None and not self._has_run(pod):
+            return refusal
         others = [
             other.document
             for other in self._pods.values()
@@ -500,6 +520,10 @@ class NodeAgent:
             )
         except QuantityError as error:
             return Rejection("UnexpectedAdmissionError", str(error))
+
+    def _has_run(self, pod: Pod) -> bool:
+        """Return whether a Pod ran here before this agent started."""
+        return bool(self.status.previous(pod).get("startTime"))
 
     def _takes_room(self, pod: Pod) -> bool:
         """Return whether a Pod holds resources here: it runs, or is about to."""
@@ -629,12 +653,16 @@ class NodeAgent:
             except TimeoutError:
                 pass
             self._collect_soon.clear()
-            try:
-                look = await self._relister.relist()
-            except CRIError as error:
-                log.warning("garbage_waits", error=error.message)
-                continue
-            await self._garbage.collect(look, sources_ready=self.sources_ready)
+            await self.collect_garbage()
+
+    async def collect_garbage(self) -> None:
+        """Remove what nobody wants: dead containers and what is left of old Pods."""
+        try:
+            look = await self._relister.relist()
+        except CRIError as error:
+            log.warning("garbage_waits", error=error.message)
+            return
+        await self._garbage.collect(look, sources_ready=self.sources_ready)
 
     def _running_logs(self) -> list[ContainerLog]:
         look = self._relister.look

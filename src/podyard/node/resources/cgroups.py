@@ -131,6 +131,17 @@ class PodCgroups:
         qos = qos_class(pod.document)
         return pod_cgroup_path(self._root, qos, pod.uid, driver=self._driver)
 
+    def process_count(self, pod: Pod) -> int:
+        """Return how many processes a Pod has, 0 where nobody counts. Blocks."""
+        top = self._layout.hierarchies.get("pids") or self._layout.unified
+        if top is None:
+            return 0
+        file = top / self.parent(pod).lstrip("/") / "pids.current"
+        try:
+            return int(file.read_text())
+        except (OSError, ValueError):
+            return 0
+
     async def ensure(self, pod: Pod) -> str:
         """Make the Pod's cgroup and return the ``cgroup_parent`` for CRI.
 

@@ -10,7 +10,14 @@ from typing import Final
 
 from podyard.api.core_v1 import Pod
 from podyard.api.documents import Document
-from podyard.api.predicates import Rejection, decide_admission, usage_of
+from podyard.api.predicates import (
+    Rejection,
+    decide_admission,
+    tolerates,
+    usage_of,
+)
+from podyard.api.priority import CRITICAL
+from podyard.api.resources import BEST_EFFORT, qos_class
 from podyard.node.sync.build import normalize_sysctl
 
 #: Sysctls that are namespaced and cannot harm others.
@@ -30,6 +37,7 @@ SAFE_SYSCTLS: Final = frozenset(
         "net.ipv4.tcp_wmem",
     }
 )
+_MEMORY_TAINT: Final = "node.kubernetes.io/memory-pressure"
 _NET: Final = ("net.",)
 _IPC: Final = ("kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue.")
 
@@ -75,6 +83,30 @@ def decide_node_admission(
         if message:
             return Rejection("SysctlForbidden", message)
     return None
+
+
+def decide_pressure_admission(pod: Pod, pressures: frozenset[str]) -> Rejection | None:
+    """Return why a node that is short of something does not run the Pod, or ``None``.
+
+    Critical Pods are always let in. Short of memory alone, whoever requested some is
+    let in, and so is who tolerates the taint.
+
+    Source: ``pkg/kubelet/eviction/eviction_manager.go`` (v1.36, Admit).
+
+    Args:
+        pod: the Pod.
+        pressures: the node's pressure conditions that are true.
+    """
+    critical = pod.is_static or (pod.spec.priority or 0) >= CRITICAL
+    if not pressures or critical:
+        return None
+    if pressures == {"MemoryPressure"}:
+        taint = {"key": _MEMORY_TAINT, "effect": "NoSchedule"}
+        tolerations = (pod.document.get("spec") or {}).get("tolerations") or ()
+        if qos_class(pod.document) != BEST_EFFORT or tolerates(tolerations, taint):
+            return None
+    shown = " ".join(sorted(pressures))
+    return Rejection("Evicted", f"The node had condition: [{shown}]. ")
 
 
 def _wants_apparmor(pod: Pod) -> bool:

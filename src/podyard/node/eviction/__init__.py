@@ -1,0 +1,1 @@
+"""What the node does when memory, disk or processes run short."""
