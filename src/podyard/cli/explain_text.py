@@ -202,7 +202,10 @@ def _node_rows(found: Document) -> Iterator[tuple[str, str, str]]:
 
 def stop_lines(found: Document) -> Iterator[str]:
     """Yield every stop as a timeline of its grace period."""
-    stops: list[Document] = found.get("stops") or []
+    stops: list[Document] = [*(found.get("stops") or ())]
+    known = {stop.get("containerID") for stop in stops if "tookSeconds" not in stop}
+    under_way = found.get("stopping") or ()
+    stops += [stop for stop in under_way if stop["containerID"] not in known]
     if not stops:
         yield "no stops are recorded"
     for number, stop in enumerate(stops):
@@ -212,7 +215,7 @@ def stop_lines(found: Document) -> Iterator[str]:
 
 
 def _stop(stop: Document) -> Iterator[str]:
-    began = at(str(stop.get("beganAt") or stop["openedAt"]))
+    began = at(str(stop.get("beganAt") or stop.get("openedAt") or ""))
     after = ", to be started again" if stop.get("restart") else ""
     yield f"{stop.get('container')}  {stop.get('why')}  {began}{after}"
     if "tookSeconds" not in stop:

@@ -82,6 +82,22 @@ def test_what_is_special_of_a_stop_is_said(more, text):
     assert text in "\n".join(stop_lines({"stops": [stop | more]}))
 
 
+@pytest.mark.parametrize(
+    ("recorded", "lines"),
+    [
+        pytest.param([], 2, id="not-written-down-yet"),
+        pytest.param([{"containerID": "x", "openedAt": OPENED}], 2, id="written-down"),
+    ],
+)
+def test_a_stop_under_way_is_told_once(recorded, lines):
+    stop = {"containerID": "x", "container": "c", "beganAt": OPENED}
+
+    told = list(stop_lines({"stops": recorded, "stopping": [stop]}))
+
+    assert len(told) == lines
+    assert "under way" in told[1]
+
+
 def test_a_pull_tells_rule_candidates_answers_and_the_next_retry():
     pull = {
         "openedAt": OPENED,

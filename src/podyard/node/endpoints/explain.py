@@ -146,8 +146,16 @@ class PodExplainer:
             ]
         if "runtimeClass" in wanted:
             found["runtimeClass"] = self._runtime_class(pod)
+        story = self._parts.story(pod.uid)
         if "story" in wanted:
-            found["story"] = self._parts.story(pod.uid)
+            found["story"] = story
+        if "stops" in wanted and story is not None:
+            # A deletion's stops are written down when they are over.
+            found["stopping"] = [
+                stop
+                for stop in story.get("stopping") or ()
+                if "tookSeconds" not in stop
+            ]
         return found
 
     async def _uid_of(self, namespace: str, name: str) -> str:

@@ -196,6 +196,7 @@ class PodSync:
             "name": self.pod.name,
             "stage": self.stage.name,
             "ending": self._ending.why if self._ending else None,
+            "stopping": self._stops.describe(),
             "syncs": self._notes.story.to_document(),
         }
 

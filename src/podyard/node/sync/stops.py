@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from podyard.api.core_v1 import Pod
+from podyard.api.documents import Document
 from podyard.api.observed import ContainerState, ContainerStatus, ObservedPod
 from podyard.node.status.decide import PodFailure
 from podyard.node.sync.build import stop_grace_s
@@ -54,6 +55,10 @@ class PodStops:
     def has_deadline(self) -> bool:
         """Whether the whole Pod is to be over at some time."""
         return self._deadline is not None
+
+    def describe(self) -> list[Document]:
+        """Return the stops under way, for records."""
+        return [stop.describe() for stop in self._stops.values()]
 
     def shorten(self, grace_s: float) -> None:
         """Have the whole Pod over in so many seconds, where that is sooner."""

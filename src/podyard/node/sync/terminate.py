@@ -207,6 +207,11 @@ class ContainerStop:
         """Say that the container no longer runs: nothing is left to wait for."""
         self._gone.set()
 
+    def describe(self) -> Document:
+        """Return how far it is, as its record will have it."""
+        timeline = {k: v for k, v in self._timeline.items() if k != "endedBy"}
+        return self._body() | timeline
+
     async def run(self) -> None:
         """Stop the container, however long the runtime takes. Never raises."""
         plan, tools = self.plan, self._tools

@@ -84,7 +84,7 @@ class World:
             handlers=lambda: ("", "runc"),
             image_environment=self.image_environment,
             status=lambda _: STATUS,
-            story=lambda uid: {"uid": uid},
+            story=lambda uid: {"uid": uid, "stopping": [{"containerID": "x"}]},
             host_ips=(),
             allocatable=dict,
         )
@@ -112,11 +112,9 @@ async def test_records_are_told_by_kind_and_only_of_that_pod():
     assert found["stops"] == [
         {"id": open_id, "openedAt": "2026-01-01T00:00:00.000000Z", "why": "deleted"}
     ]
-    assert (found["node"], found["gone"], found["story"]) == (
-        "n1",
-        False,
-        {"uid": "u1"},
-    )
+    assert (found["node"], found["gone"]) == ("n1", False)
+    assert found["story"]["uid"] == "u1"
+    assert found["stopping"] == [{"containerID": "x"}]
     assert found["runtimeClass"] == {
         "class": "kata",
         "handlers": ["", "runc"],

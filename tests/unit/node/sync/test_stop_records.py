@@ -1,5 +1,6 @@
 """What is written down of a stop: which part of the grace went where."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,27 @@ async def test_a_stop_is_recorded_with_its_budget(
     total = sum(record.get(part, 0) for part in parts)
     assert record["tookSeconds"] == pytest.approx(total, abs=0.5)
     assert (record["namespace"], record["pod"]) == ("default", "web")
+
+
+async def test_a_stop_under_way_is_told_with_what_is_over(tmp_path: Path) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        node.hooks.pre_stop_s = 3
+        app = container("app", STUBBORN, lifecycle={"preStop": EXEC})
+        node.apply(pod_document(app))
+        await node.phase_becomes("web", "Running")
+
+        node.delete("web", grace_s=10)
+        await asyncio.sleep(5)
+        worker = node.workers.get("uid-web")
+        assert worker is not None
+        assert worker.life is not None
+        (stop,) = worker.life.describe()["stopping"]
+        await node.is_gone("web")
+
+    assert (stop["container"], stop["why"]) == ("app", "deleted")
+    assert stop["hookSeconds"] == pytest.approx(3, abs=0.1)
+    assert "tookSeconds" not in stop
+    assert "endedBy" not in stop
 
 
 @pytest.mark.parametrize(
