@@ -47,6 +47,7 @@ def make(kind: str, name: str, namespace: str = "", **fields: object) -> Documen
         "PriorityClass": "scheduling.k8s.io/v1",
         "RuntimeClass": "node.k8s.io/v1",
         "ReplicaSet": "apps/v1",
+        "StorageClass": "storage.k8s.io/v1",
     }.get(kind, "v1")
     metadata: Document = {"name": name, "uid": f"uid-{name}", "resourceVersion": "1"}
     if namespace:

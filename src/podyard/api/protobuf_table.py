@@ -114,11 +114,15 @@ Affinity: 1 nodeAffinity NodeAffinity!, 2 podAffinity PodAffinity!, 3 podAntiAff
 AppArmorProfile: 1 type s! v1.AppArmorProfileType, 2 localhostProfile s!
 AttachedVolume: 1 name s! v1.UniqueVolumeName, 2 devicePath s!
 AzureDiskVolumeSource: 1 diskName s!, 2 diskURI s!, 3 cachingMode s! v1.AzureDataDiskCachingMode, 4 fsType s!, 5 readOnly b!, 6 kind s! v1.AzureDataDiskKind
+AzureFilePersistentVolumeSource: 1 secretName s!, 2 shareName s!, 3 readOnly b, 4 secretNamespace s!
 AzureFileVolumeSource: 1 secretName s!, 2 shareName s!, 3 readOnly b
 Binding: 1 metadata meta.v1.ObjectMeta, 2 target ObjectReference!
+CSIPersistentVolumeSource: 1 driver s!, 2 volumeHandle s!, 3 readOnly b, 4 fsType s, 5 volumeAttributes {s, 6 controllerPublishSecretRef SecretReference!, 7 nodeStageSecretRef SecretReference!, 8 nodePublishSecretRef SecretReference!, 9 controllerExpandSecretRef SecretReference!, 10 nodeExpandSecretRef SecretReference!
 CSIVolumeSource: 1 driver s!, 2 readOnly b!, 3 fsType s!, 4 volumeAttributes {s, 5 nodePublishSecretRef LocalObjectReference!
 Capabilities: 1 add *s []v1.Capability, 2 drop *s []v1.Capability
+CephFSPersistentVolumeSource: 1 monitors *s!, 2 path s, 3 user s, 4 secretFile s, 5 secretRef SecretReference!, 6 readOnly b
 CephFSVolumeSource: 1 monitors *s!, 2 path s, 3 user s, 4 secretFile s, 5 secretRef LocalObjectReference!, 6 readOnly b
+CinderPersistentVolumeSource: 1 volumeID s!, 2 fsType s, 3 readOnly b, 4 secretRef SecretReference!
 CinderVolumeSource: 1 volumeID s!, 2 fsType s, 3 readOnly b, 4 secretRef LocalObjectReference!
 ClientIPConfig: 1 timeoutSeconds i!
 ClusterTrustBundleProjection: 1 name s!, 2 signerName s!, 3 labelSelector meta.v1.LabelSelector!, 5 optional b!, 4 path s!
@@ -165,17 +169,20 @@ EventSource: 1 component s, 2 host s
 ExecAction: 1 command *s
 FCVolumeSource: 1 targetWWNs *s, 2 lun i!, 3 fsType s, 4 readOnly b, 5 wwids *s
 FileKeySelector: 1 volumeName s!, 2 path s!, 3 key s!, 4 optional b!
+FlexPersistentVolumeSource: 1 driver s!, 2 fsType s, 3 secretRef SecretReference!, 4 readOnly b, 5 options {s
 FlexVolumeSource: 1 driver s!, 2 fsType s, 3 secretRef LocalObjectReference!, 4 readOnly b, 5 options {s
 FlockerVolumeSource: 1 datasetName s, 2 datasetUUID s
 GCEPersistentDiskVolumeSource: 1 pdName s!, 2 fsType s, 3 partition i, 4 readOnly b
 GRPCAction: 1 port i!, 2 service s!
 GitRepoVolumeSource: 1 repository s!, 2 revision s, 3 directory s
+GlusterfsPersistentVolumeSource: 1 endpoints s!, 2 path s!, 3 readOnly b, 4 endpointsNamespace s!
 GlusterfsVolumeSource: 1 endpoints s!, 2 path s!, 3 readOnly b
 HTTPGetAction: 1 path s, 2 port I!, 3 host s, 4 scheme s v1.URIScheme, 5 httpHeaders *HTTPHeader
 HTTPHeader: 1 name s!, 2 value s!
 HostAlias: 1 ip s!, 2 hostnames *s
 HostIP: 1 ip s!
 HostPathVolumeSource: 1 path s!, 2 type s! v1.HostPathType
+ISCSIPersistentVolumeSource: 1 targetPortal s!, 2 iqn s!, 3 lun i!, 4 iscsiInterface s, 5 fsType s, 6 readOnly b, 7 portals *s, 8 chapAuthDiscovery b, 11 chapAuthSession b, 10 secretRef SecretReference!, 12 initiatorName s!
 ISCSIVolumeSource: 1 targetPortal s!, 2 iqn s!, 3 lun i!, 4 iscsiInterface s, 5 fsType s, 6 readOnly b, 7 portals *s, 8 chapAuthDiscovery b, 11 chapAuthSession b, 10 secretRef LocalObjectReference!, 12 initiatorName s!
 ImageVolumeSource: 1 reference s, 2 pullPolicy s v1.PullPolicy
 ImageVolumeStatus: 1 imageRef s
@@ -186,6 +193,7 @@ LinuxContainerUser: 1 uid i!, 2 gid i!, 3 supplementalGroups *i
 LoadBalancerIngress: 1 ip s, 2 hostname s, 3 ipMode s! v1.LoadBalancerIPMode, 4 ports *PortStatus
 LoadBalancerStatus: 1 ingress *LoadBalancerIngress
 LocalObjectReference: 1 name s
+LocalVolumeSource: 1 path s!, 2 fsType s!
 ModifyVolumeStatus: 1 targetVolumeAttributesClassName s, 2 status s! v1.PersistentVolumeClaimModifyVolumeStatus
 NFSVolumeSource: 1 server s!, 2 path s!, 3 readOnly b
 Namespace: 1 metadata meta.v1.ObjectMeta, 2 spec NamespaceSpec, 3 status NamespaceStatus
@@ -214,12 +222,18 @@ NodeSwapStatus: 1 capacity i!
 NodeSystemInfo: 1 machineID s!, 2 systemUUID s!, 3 bootID s!, 4 kernelVersion s!, 5 osImage s!, 6 containerRuntimeVersion s!, 7 kubeletVersion s!, 8 kubeProxyVersion s!, 9 operatingSystem s!, 10 architecture s!, 11 swap NodeSwapStatus!
 ObjectFieldSelector: 1 apiVersion s, 2 fieldPath s!
 ObjectReference: 1 kind s, 2 namespace s, 3 name s, 4 uid s types.UID, 5 apiVersion s, 6 resourceVersion s, 7 fieldPath s
+PersistentVolume: 1 metadata meta.v1.ObjectMeta, 2 spec PersistentVolumeSpec, 3 status PersistentVolumeStatus
 PersistentVolumeClaim: 1 metadata meta.v1.ObjectMeta, 2 spec PersistentVolumeClaimSpec, 3 status PersistentVolumeClaimStatus
 PersistentVolumeClaimCondition: 1 type s! v1.PersistentVolumeClaimConditionType, 2 status s! v1.ConditionStatus, 3 lastProbeTime T, 4 lastTransitionTime T, 5 reason s, 6 message s
+PersistentVolumeClaimList: 1 metadata meta.v1.ListMeta, 2 items *PersistentVolumeClaim!
 PersistentVolumeClaimSpec: 1 accessModes *s []v1.PersistentVolumeAccessMode, 4 selector meta.v1.LabelSelector!, 2 resources VolumeResourceRequirements, 3 volumeName s, 5 storageClassName s!, 6 volumeMode s! v1.PersistentVolumeMode, 7 dataSource TypedLocalObjectReference!, 8 dataSourceRef TypedObjectReference!, 9 volumeAttributesClassName s!
 PersistentVolumeClaimStatus: 1 phase s v1.PersistentVolumeClaimPhase, 2 accessModes *s []v1.PersistentVolumeAccessMode, 3 capacity {Q v1.ResourceList, 4 conditions *PersistentVolumeClaimCondition, 5 allocatedResources {Q v1.ResourceList, 7 allocatedResourceStatuses {s map[v1.ResourceName]v1.ClaimResourceStatus, 8 currentVolumeAttributesClassName s!, 9 modifyVolumeStatus ModifyVolumeStatus!
 PersistentVolumeClaimTemplate: 1 metadata meta.v1.ObjectMeta, 2 spec PersistentVolumeClaimSpec!
 PersistentVolumeClaimVolumeSource: 1 claimName s!, 2 readOnly b
+PersistentVolumeList: 1 metadata meta.v1.ListMeta, 2 items *PersistentVolume!
+PersistentVolumeSource: 1 gcePersistentDisk GCEPersistentDiskVolumeSource!, 2 awsElasticBlockStore AWSElasticBlockStoreVolumeSource!, 3 hostPath HostPathVolumeSource!, 4 glusterfs GlusterfsPersistentVolumeSource!, 5 nfs NFSVolumeSource!, 6 rbd RBDPersistentVolumeSource!, 7 iscsi ISCSIPersistentVolumeSource!, 8 cinder CinderPersistentVolumeSource!, 9 cephfs CephFSPersistentVolumeSource!, 10 fc FCVolumeSource!, 11 flocker FlockerVolumeSource!, 12 flexVolume FlexPersistentVolumeSource!, 13 azureFile AzureFilePersistentVolumeSource!, 14 vsphereVolume VsphereVirtualDiskVolumeSource!, 15 quobyte QuobyteVolumeSource! v1.Quouint8VolumeSource, 16 azureDisk AzureDiskVolumeSource!, 17 photonPersistentDisk PhotonPersistentDiskVolumeSource!, 18 portworxVolume PortworxVolumeSource!, 19 scaleIO ScaleIOPersistentVolumeSource!, 20 local LocalVolumeSource!, 21 storageos StorageOSPersistentVolumeSource!, 22 csi CSIPersistentVolumeSource!
+PersistentVolumeSpec: 1 capacity {Q v1.ResourceList, 2 @ PersistentVolumeSource, 3 accessModes *s []v1.PersistentVolumeAccessMode, 4 claimRef ObjectReference!, 5 persistentVolumeReclaimPolicy s v1.PersistentVolumeReclaimPolicy, 6 storageClassName s, 7 mountOptions *s, 8 volumeMode s! v1.PersistentVolumeMode, 9 nodeAffinity VolumeNodeAffinity!, 10 volumeAttributesClassName s!
+PersistentVolumeStatus: 1 phase s v1.PersistentVolumePhase, 2 message s, 3 reason s, 4 lastPhaseTransitionTime T!
 PhotonPersistentDiskVolumeSource: 1 pdID s!, 2 fsType s
 Pod: 1 metadata meta.v1.ObjectMeta, 2 spec PodSpec, 3 status PodStatus
 PodAffinity: 1 requiredDuringSchedulingIgnoredDuringExecution *PodAffinityTerm, 2 preferredDuringSchedulingIgnoredDuringExecution *WeightedPodAffinityTerm
@@ -251,6 +265,7 @@ Probe: 1 @ ProbeHandler, 2 initialDelaySeconds i, 3 timeoutSeconds i, 4 periodSe
 ProbeHandler: 1 exec ExecAction!, 2 httpGet HTTPGetAction!, 3 tcpSocket TCPSocketAction!, 4 grpc GRPCAction!
 ProjectedVolumeSource: 1 sources *VolumeProjection!, 2 defaultMode i!
 QuobyteVolumeSource: 1 registry s!, 2 volume s!, 3 readOnly b, 4 user s, 5 group s, 6 tenant s
+RBDPersistentVolumeSource: 1 monitors *s!, 2 image s!, 3 fsType s, 4 pool s, 5 user s, 6 keyring s, 7 secretRef SecretReference!, 8 readOnly b
 RBDVolumeSource: 1 monitors *s!, 2 image s!, 3 fsType s, 4 pool s, 5 user s, 6 keyring s, 7 secretRef LocalObjectReference!, 8 readOnly b
 ResourceClaim: 1 name s!, 2 request s
 ResourceFieldSelector: 1 containerName s, 2 resource s!, 3 divisor Q
@@ -258,6 +273,7 @@ ResourceHealth: 1 resourceID s! v1.ResourceID, 2 health s v1.ResourceHealthStatu
 ResourceRequirements: 1 limits {Q v1.ResourceList, 2 requests {Q v1.ResourceList, 3 claims *ResourceClaim
 ResourceStatus: 1 name s! v1.ResourceName, 2 resources *ResourceHealth
 SELinuxOptions: 1 user s, 2 role s, 3 type s, 4 level s
+ScaleIOPersistentVolumeSource: 1 gateway s!, 2 system s!, 3 secretRef SecretReference!, 4 sslEnabled b, 5 protectionDomain s, 6 storagePool s, 7 storageMode s, 8 volumeName s, 9 fsType s, 10 readOnly b
 ScaleIOVolumeSource: 1 gateway s!, 2 system s!, 3 secretRef LocalObjectReference!, 4 sslEnabled b, 5 protectionDomain s, 6 storagePool s, 7 storageMode s, 8 volumeName s, 9 fsType s, 10 readOnly b
 SeccompProfile: 1 type s! v1.SeccompProfileType, 2 localhostProfile s!
 Secret: 1 metadata meta.v1.ObjectMeta, 5 immutable b!, 2 data {y, 4 stringData {s, 3 type s v1.SecretType
@@ -265,6 +281,7 @@ SecretEnvSource: 1 @ LocalObjectReference, 2 optional b!
 SecretKeySelector: 1 @ LocalObjectReference, 2 key s!, 3 optional b!
 SecretList: 1 metadata meta.v1.ListMeta, 2 items *Secret!
 SecretProjection: 1 @ LocalObjectReference, 2 items *KeyToPath, 4 optional b!
+SecretReference: 1 name s, 2 namespace s
 SecretVolumeSource: 1 secretName s, 2 items *KeyToPath, 3 defaultMode i!, 4 optional b!
 SecurityContext: 1 capabilities Capabilities!, 2 privileged b!, 3 seLinuxOptions SELinuxOptions!, 10 windowsOptions WindowsSecurityContextOptions!, 4 runAsUser i!, 8 runAsGroup i!, 5 runAsNonRoot b!, 6 readOnlyRootFilesystem b!, 7 allowPrivilegeEscalation b!, 9 procMount s! v1.ProcMountType, 11 seccompProfile SeccompProfile!, 12 appArmorProfile AppArmorProfile!
 Service: 1 metadata meta.v1.ObjectMeta, 2 spec ServiceSpec, 3 status ServiceStatus
@@ -277,11 +294,14 @@ ServiceSpec: 1 ports *ServicePort, 2 selector {s, 3 clusterIP s, 18 clusterIPs *
 ServiceStatus: 1 loadBalancer LoadBalancerStatus, 2 conditions *meta.v1.Condition
 SessionAffinityConfig: 1 clientIP ClientIPConfig!
 SleepAction: 1 seconds i!
+StorageOSPersistentVolumeSource: 1 volumeName s, 2 volumeNamespace s, 3 fsType s, 4 readOnly b, 5 secretRef ObjectReference!
 StorageOSVolumeSource: 1 volumeName s, 2 volumeNamespace s, 3 fsType s, 4 readOnly b, 5 secretRef LocalObjectReference!
 Sysctl: 1 name s!, 2 value s!
 TCPSocketAction: 1 port I!, 2 host s
 Taint: 1 key s!, 2 value s, 3 effect s! v1.TaintEffect, 4 timeAdded T!
 Toleration: 1 key s, 2 operator s v1.TolerationOperator, 3 value s, 4 effect s v1.TaintEffect, 5 tolerationSeconds i!
+TopologySelectorLabelRequirement: 1 key s!, 2 values *s!
+TopologySelectorTerm: 1 matchLabelExpressions *TopologySelectorLabelRequirement
 TopologySpreadConstraint: 1 maxSkew i!, 2 topologyKey s!, 3 whenUnsatisfiable s! v1.UnsatisfiableConstraintAction, 4 labelSelector meta.v1.LabelSelector!, 5 minDomains i!, 6 nodeAffinityPolicy s! v1.NodeInclusionPolicy, 7 nodeTaintsPolicy s! v1.NodeInclusionPolicy, 8 matchLabelKeys *s
 TypedLocalObjectReference: 1 apiGroup s!, 2 kind s!, 3 name s!
 TypedObjectReference: 1 apiGroup s!, 2 kind s!, 3 name s!, 4 namespace s!
@@ -289,6 +309,7 @@ Volume: 1 name s!, 2 @ VolumeSource
 VolumeDevice: 1 name s!, 2 devicePath s!
 VolumeMount: 1 name s!, 2 readOnly b, 7 recursiveReadOnly s! v1.RecursiveReadOnlyMode, 3 mountPath s!, 4 subPath s, 5 mountPropagation s! v1.MountPropagationMode, 6 subPathExpr s
 VolumeMountStatus: 1 name s!, 2 mountPath s!, 3 readOnly b, 4 recursiveReadOnly s! v1.RecursiveReadOnlyMode, 5 volumeStatus VolumeStatus!
+VolumeNodeAffinity: 1 required NodeSelector!
 VolumeProjection: 1 secret SecretProjection!, 2 downwardAPI DownwardAPIProjection!, 3 configMap ConfigMapProjection!, 4 serviceAccountToken ServiceAccountTokenProjection!, 5 clusterTrustBundle ClusterTrustBundleProjection!, 6 podCertificate PodCertificateProjection!
 VolumeResourceRequirements: 1 limits {Q v1.ResourceList, 2 requests {Q v1.ResourceList
 VolumeSource: 1 hostPath HostPathVolumeSource!, 2 emptyDir EmptyDirVolumeSource!, 3 gcePersistentDisk GCEPersistentDiskVolumeSource!, 4 awsElasticBlockStore AWSElasticBlockStoreVolumeSource!, 5 gitRepo GitRepoVolumeSource!, 6 secret SecretVolumeSource!, 7 nfs NFSVolumeSource!, 8 iscsi ISCSIVolumeSource!, 9 glusterfs GlusterfsVolumeSource!, 10 persistentVolumeClaim PersistentVolumeClaimVolumeSource!, 11 rbd RBDVolumeSource!, 12 flexVolume FlexVolumeSource!, 13 cinder CinderVolumeSource!, 14 cephfs CephFSVolumeSource!, 15 flocker FlockerVolumeSource!, 16 downwardAPI DownwardAPIVolumeSource!, 17 fc FCVolumeSource!, 18 azureFile AzureFileVolumeSource!, 19 configMap ConfigMapVolumeSource!, 20 vsphereVolume VsphereVirtualDiskVolumeSource!, 21 quobyte QuobyteVolumeSource! v1.Quouint8VolumeSource, 22 azureDisk AzureDiskVolumeSource!, 23 photonPersistentDisk PhotonPersistentDiskVolumeSource!, 26 projected ProjectedVolumeSource!, 24 portworxVolume PortworxVolumeSource!, 25 scaleIO ScaleIOVolumeSource!, 27 storageos StorageOSVolumeSource!, 28 csi CSIVolumeSource!, 29 ephemeral EphemeralVolumeSource!, 30 image ImageVolumeSource!
@@ -344,5 +365,9 @@ PodDisruptionBudgetStatus: 1 observedGeneration i, 2 disruptedPods {T, 3 disrupt
     "scheduling.v1": """
 PriorityClass: 1 metadata meta.v1.ObjectMeta, 2 value i!, 3 globalDefault b, 4 description s, 5 preemptionPolicy s! v1.PreemptionPolicy
 PriorityClassList: 1 metadata meta.v1.ListMeta, 2 items *PriorityClass!
+""",
+    "storage.v1": """
+StorageClass: 1 metadata meta.v1.ObjectMeta, 2 provisioner s!, 3 parameters {s, 4 reclaimPolicy s! v1.PersistentVolumeReclaimPolicy, 5 mountOptions *s, 6 allowVolumeExpansion b!, 7 volumeBindingMode s! v1.VolumeBindingMode, 8 allowedTopologies *core.v1.TopologySelectorTerm
+StorageClassList: 1 metadata meta.v1.ListMeta, 2 items *StorageClass!
 """,
 }

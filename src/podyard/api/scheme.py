@@ -111,6 +111,9 @@ JOB: Final = Kind("batch", "v1", "Job", "jobs", categories=("all",))
 CRON_JOB: Final = Kind("batch", "v1", "CronJob", "cronjobs", short_names=("cj",), categories=("all",))
 POD_DISRUPTION_BUDGET: Final = Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", short_names=("pdb",))
 PRIORITY_CLASS: Final = Kind("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", namespaced=False, short_names=("pc",))
+PERSISTENT_VOLUME: Final = Kind("", "v1", "PersistentVolume", "persistentvolumes", namespaced=False, short_names=("pv",))
+PERSISTENT_VOLUME_CLAIM: Final = Kind("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", short_names=("pvc",))
+STORAGE_CLASS: Final = Kind("storage.k8s.io", "v1", "StorageClass", "storageclasses", namespaced=False, short_names=("sc",))
 
 #: Every stored kind.
 KINDS: Final = (
@@ -137,6 +140,9 @@ KINDS: Final = (
     RUNTIME_CLASS,
     POD_DISRUPTION_BUDGET,
     PRIORITY_CLASS,
+    PERSISTENT_VOLUME,
+    PERSISTENT_VOLUME_CLAIM,
+    STORAGE_CLASS,
 )
 
 

@@ -392,6 +392,8 @@ def test_the_served_kinds_are_these():
         "leases.coordination.k8s.io",
         "namespaces",
         "nodes",
+        "persistentvolumeclaims",
+        "persistentvolumes",
         "poddisruptionbudgets.policy",
         "pods",
         "podtemplates",
@@ -402,4 +404,5 @@ def test_the_served_kinds_are_these():
         "serviceaccounts",
         "services",
         "statefulsets.apps",
+        "storageclasses.storage.k8s.io",
     ]

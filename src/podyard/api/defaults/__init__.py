@@ -6,7 +6,7 @@ Source: the ``defaults.go`` files of ``pkg/apis`` (v1.36) and the API reference.
 from collections.abc import Callable
 from typing import Final
 
-from podyard.api.defaults import apps, batch, core, discovery, scheduling
+from podyard.api.defaults import apps, batch, core, discovery, scheduling, storage
 from podyard.api.defaults.pod_spec import default_pod_spec
 from podyard.api.documents import Document
 from podyard.api.pod_templates import template_of
@@ -20,12 +20,15 @@ from podyard.api.scheme import (
     JOB,
     NAMESPACE,
     NODE,
+    PERSISTENT_VOLUME,
+    PERSISTENT_VOLUME_CLAIM,
     POD,
     PRIORITY_CLASS,
     REPLICA_SET,
     SECRET,
     SERVICE,
     STATEFUL_SET,
+    STORAGE_CLASS,
     Kind,
 )
 
@@ -45,6 +48,9 @@ _DEFAULTS: Final[dict[Kind, Callable[[Document], None]]] = {
     JOB: batch.default_job,
     CRON_JOB: batch.default_cron_job,
     PRIORITY_CLASS: scheduling.default_priority_class,
+    PERSISTENT_VOLUME: storage.default_volume,
+    PERSISTENT_VOLUME_CLAIM: storage.default_claim,
+    STORAGE_CLASS: storage.default_storage_class,
 }
 
 _PREPARATIONS: Final[dict[Kind, Callable[[Document], None]]] = {

@@ -26,6 +26,8 @@ from podyard.api.scheme import (
     LEASE,
     NAMESPACE,
     NODE,
+    PERSISTENT_VOLUME,
+    PERSISTENT_VOLUME_CLAIM,
     POD,
     POD_DISRUPTION_BUDGET,
     POD_TEMPLATE,
@@ -35,6 +37,7 @@ from podyard.api.scheme import (
     SECRET,
     SERVICE,
     STATEFUL_SET,
+    STORAGE_CLASS,
     Kind,
 )
 from podyard.api.syntax import (
@@ -45,6 +48,7 @@ from podyard.api.syntax import (
 from podyard.api.validation import (
     apps,
     batch,
+    claims,
     coordination,
     core,
     discovery,
@@ -55,6 +59,7 @@ from podyard.api.validation import (
     policy,
     priority_classes,
     services,
+    storage,
 )
 from podyard.api.validation.scope import Scope
 from podyard.api.validation.warnings import object_warnings
@@ -87,6 +92,9 @@ _CHECKS: Final[dict[Kind, _Check]] = {
     CONTROLLER_REVISION: apps.check_controller_revision,
     POD_DISRUPTION_BUDGET: policy.check_budget,
     PRIORITY_CLASS: priority_classes.check_priority_class,
+    PERSISTENT_VOLUME: storage.check_volume,
+    PERSISTENT_VOLUME_CLAIM: claims.check_claim,
+    STORAGE_CLASS: storage.check_storage_class,
 }
 _GATED_CHECKS: Final[dict[Kind, _GatedCheck]] = {
     POD_TEMPLATE: lambda document, gates: pods.check_pod_template(
@@ -117,6 +125,9 @@ _UPDATE_CHECKS: Final[dict[Kind, _UpdateCheck]] = {
     JOB: batch.check_job_update,
     CONTROLLER_REVISION: apps.check_controller_revision_update,
     PRIORITY_CLASS: priority_classes.check_priority_class_update,
+    PERSISTENT_VOLUME: storage.check_volume_update,
+    PERSISTENT_VOLUME_CLAIM: claims.check_claim_update,
+    STORAGE_CLASS: storage.check_storage_class_update,
 }
 _STATUS_CHECKS: Final[dict[Kind, _Check]] = {
     NODE: core.check_node,
@@ -127,6 +138,7 @@ _STATUS_CHECKS: Final[dict[Kind, _Check]] = {
     DAEMON_SET: apps.check_replica_counts,
     JOB: batch.check_job_status,
     POD_DISRUPTION_BUDGET: policy.check_budget_status,
+    PERSISTENT_VOLUME_CLAIM: claims.check_claim_status,
 }
 _LABEL_NAMED: Final = frozenset({NAMESPACE, STATEFUL_SET})
 

@@ -1,4 +1,4 @@
-"""Rules of the claims that StatefulSets and ephemeral volumes carry inside.
+"""Rules of PersistentVolumeClaims, and of those that other objects carry inside.
 
 Source: ``pkg/apis/core/validation`` (v1.36).
 """
@@ -16,21 +16,93 @@ from podyard.api.errors import (
 )
 from podyard.api.quantity import parse_quantity
 from podyard.api.syntax import check_dns1123_subdomain
-from podyard.api.validation.faults import NOT_POSITIVE, check_text
+from podyard.api.validation.differences import show_differences
+from podyard.api.validation.faults import (
+    NOT_POSITIVE,
+    check_not_negative,
+    check_text,
+)
 from podyard.api.validation.object_meta import (
     check_annotations,
     check_label_selector,
     check_labels,
 )
 
-_ACCESS_MODES: Final = (
+ACCESS_MODES: Final = (
     "ReadOnlyMany",
     "ReadWriteMany",
     "ReadWriteOnce",
     "ReadWriteOncePod",
 )
-_VOLUME_MODES: Final = ("Block", "Filesystem")
+VOLUME_MODES: Final = ("Block", "Filesystem")
 _TEMPLATE_METADATA: Final = frozenset({"annotations", "labels"})
+_FIXED: Final = (
+    "spec is immutable after creation except resources.requests and "
+    "volumeAttributesClassName for bound claims"
+)
+_NO_SHRINKING: Final = (
+    "field can not be less than status.capacity, and can not be less than previous "
+    "value"
+)
+
+
+def check_claim(claim: Document) -> Iterator[FieldError]:
+    """Check a PersistentVolumeClaim."""
+    yield from check_claim_spec(claim.get("spec") or {}, "spec")
+
+
+def check_claim_update(new: Document, old: Document) -> Iterator[FieldError]:
+    """Check that a claim asks for what it asked for.
+
+    A volume is chosen once; a claim without a class may get one while it waits; a
+    bound claim may ask for more room.
+    """
+    wanted, present = dict(new.get("spec") or {}), dict(old.get("spec") or {})
+    if not present.get("volumeName"):
+        wanted.pop("volumeName", None)
+        present.pop("volumeName", None)
+    if present.get("storageClassName") is None:
+        wanted.pop("storageClassName", None)
+    is_bound = (old.get("status") or {}).get("phase") == "Bound"
+    if is_bound:
+        yield from _check_growth(wanted, present, old)
+        for spec in (wanted, present):
+            spec.pop("volumeAttributesClassName", None)
+            spec["resources"] = {
+                key: value
+                for key, value in (spec.get("resources") or {}).items()
+                if key != "requests"
+            }
+    if wanted != present:
+        detail = f"{_FIXED}\n{show_differences(present, wanted)}"
+        yield forbidden_field("spec", detail)
+
+
+def _check_growth(
+    wanted: Document, present: Document, claim: Document
+) -> Iterator[FieldError]:
+    size, before = _storage(wanted), _storage(present)
+    if size is None or before is None or size == before:
+        return
+    capacity = ((claim.get("status") or {}).get("capacity") or {}).get("storage")
+    least = parse_quantity(capacity if capacity is not None else before)
+    if parse_quantity(size).nano < least.nano:
+        yield forbidden_field("spec.resources.requests.storage", _NO_SHRINKING)
+
+
+def _storage(spec: Document) -> str | None:
+    requests = (spec.get("resources") or {}).get("requests") or {}
+    amount: str | None = requests.get("storage")
+    return amount
+
+
+def check_claim_status(claim: Document) -> Iterator[FieldError]:
+    """Check that no capacity is below zero."""
+    capacity = (claim.get("status") or {}).get("capacity") or {}
+    for name, amount in capacity.items():
+        yield from check_not_negative(
+            f"status.capacity[{name}]", parse_quantity(amount).nano
+        )
 
 
 def check_claim_template(template: Document, field: str) -> Iterator[FieldError]:
@@ -52,8 +124,8 @@ def check_claim_spec(spec: Document, field: str) -> Iterator[FieldError]:
         yield required(f"{field}.accessModes", "at least 1 access mode is required")
     yield from check_label_selector(spec.get("selector"), f"{field}.selector")
     for mode in modes:
-        if mode not in _ACCESS_MODES:
-            yield not_supported(f"{field}.accessModes", mode, _ACCESS_MODES)
+        if mode not in ACCESS_MODES:
+            yield not_supported(f"{field}.accessModes", mode, ACCESS_MODES)
     if "ReadWriteOncePod" in modes and len(modes) > 1:
         yield forbidden_field(
             f"{field}.accessModes",
@@ -72,5 +144,5 @@ def check_claim_spec(spec: Document, field: str) -> Iterator[FieldError]:
             check_dns1123_subdomain,
         )
     mode = spec.get("volumeMode")
-    if mode is not None and mode not in _VOLUME_MODES:
-        yield not_supported(f"{field}.volumeMode", mode, _VOLUME_MODES)
+    if mode is not None and mode not in VOLUME_MODES:
+        yield not_supported(f"{field}.volumeMode", mode, VOLUME_MODES)

@@ -51,14 +51,19 @@ def check_affinity(affinity: Document | None, field: str) -> Iterator[FieldError
             yield from _check_pod_affinity(affinity[name], f"{field}.{name}")
 
 
+def check_node_selector(selector: Document, field: str) -> Iterator[FieldError]:
+    """Check the terms of a node selector."""
+    terms = selector.get("nodeSelectorTerms") or []
+    where = f"{field}.nodeSelectorTerms"
+    if not terms:
+        yield required(where, "must have at least one node selector term")
+    for index, term in enumerate(terms):
+        yield from _check_node_term(term, f"{where}[{index}]", strict=True)
+
+
 def _check_node_affinity(affinity: Document, field: str) -> Iterator[FieldError]:
     if affinity.get(_REQUIRED) is not None:
-        where = f"{field}.{_REQUIRED}.nodeSelectorTerms"
-        terms = affinity[_REQUIRED].get("nodeSelectorTerms") or ()
-        if not terms:
-            yield required(where, "must have at least one node selector term")
-        for index, term in enumerate(terms):
-            yield from _check_node_term(term, f"{where}[{index}]", strict=True)
+        yield from check_node_selector(affinity[_REQUIRED], f"{field}.{_REQUIRED}")
     for index, wish in enumerate(affinity.get(_PREFERRED) or ()):
         where = f"{field}.{_PREFERRED}[{index}]"
         weight = wish.get("weight") or 0

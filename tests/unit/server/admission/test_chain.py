@@ -29,6 +29,9 @@ def test_plugins_run_in_kubernetes_order() -> None:
         "AlwaysPullImages",
         "Priority",
         "DefaultTolerationSeconds",
+        "DefaultStorageClass",
+        "StorageObjectInUseProtection",
+        "PersistentVolumeClaimResize",
         "RuntimeClass",
     )
 
