@@ -110,7 +110,7 @@ class Forwarder:
                     self._prefer(server)
                     self._keep(key, reply)
                     return reply
-        log.info("dns_unanswered", name=name.to_text(), servers=len(self._servers))
+        log.debug("dns_unanswered", name=name.to_text(), servers=len(self._servers))
         return _FAILED
 
     def _prefer(self, server: tuple[str, int]) -> None:
