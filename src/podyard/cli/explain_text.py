@@ -8,6 +8,8 @@ from podyard.cli.build import build_table
 
 #: How many columns a timeline's bars have.
 BAR: Final = 48
+#: A shorter part of a stop is not worth a line, seconds.
+_SHORTEST_S: Final = 0.005
 #: How many of the last looks ``explain pod`` prints.
 LOOKS: Final = 12
 
@@ -220,16 +222,12 @@ def _stop(stop: Document) -> Iterator[str]:
     yield f"{stop.get('container')}  {stop.get('why')}  {began}{after}"
     if "tookSeconds" not in stop:
         yield f"  under way; over at {at(str(stop.get('deadlineAt', '')))}"
+        for name, span_s, text in _phases(stop):
+            yield f"  {name:<8} {seconds(span_s)}  {text}".rstrip()
         return
     grace_s = float(stop.get("graceSeconds") or 0)
     took_s = float(stop["tookSeconds"])
-    phases = [
-        ("PreStop", stop.get("hookSeconds"), str(stop.get("hook") or "")),
-        ("waiting", stop.get("waitSeconds"), "for containers that go first"),
-        ("TERM", stop.get("termSeconds"), ""),
-        ("KILL", stop.get("killSeconds"), ""),
-    ]
-    shown = [(n, float(s), t) for n, s, t in phases if isinstance(s, int | float) and s]
+    shown = list(_phases(stop))
     whole_s = max(grace_s, took_s, sum(span for _, span, _ in shown), 0.001)
     begin_s = 0.0
     for name, span_s, text in shown:
@@ -244,6 +242,18 @@ def _stop(stop: Document) -> Iterator[str]:
         f"  ended by {stop.get('endedBy')} after {seconds(took_s)} of a grace period "
         f"of {seconds(grace_s)}{used}"
     )
+
+
+def _phases(stop: Document) -> Iterator[tuple[str, float, str]]:
+    """Yield what a stop's time went to: name, seconds, remark."""
+    for name, span_s, text in (
+        ("PreStop", stop.get("hookSeconds"), str(stop.get("hook") or "")),
+        ("waiting", stop.get("waitSeconds"), "for containers that go first"),
+        ("TERM", stop.get("termSeconds"), ""),
+        ("KILL", stop.get("killSeconds"), ""),
+    ):
+        if isinstance(span_s, int | float) and span_s >= _SHORTEST_S:
+            yield name, float(span_s), text
 
 
 def draw_bar(begin: float, span: float, whole: float, mark: str = "#") -> str:
