@@ -117,7 +117,7 @@ async def handlers_of(config: Config) -> list[Document]:
     async with _client(config) as client:
         nodes = (await client.list(NODE))["items"]
         classes = (await client.list(RUNTIME_CLASS))["items"]
-    configured = [str(entry.get("name") or "") for entry in config.runtimes]
+    configured = [handler.name for handler in config.runtimes]
     return build_handlers(nodes, classes, configured)
 
 

@@ -73,6 +73,8 @@ class Host:
     Attributes:
         cgroup_version: ``v1``, ``v2`` or ``hybrid`` (v1 with a v2 tree beside it).
         cgroup_mounts: where the hierarchies are, by controller list or ``unified``.
+        hidden_cgroup: the v2 tree of a hybrid host when it has controllers: some
+            programs (crun) work only where they do not see it.
         capabilities: effective ones, of those Podyard asks for.
         cni_bin_dir: where the plugins are; ``None`` when some are missing.
         catatonit: the static init of the sandbox image.
@@ -85,6 +87,7 @@ class Host:
     capabilities: frozenset[str]
     cni_bin_dir: Path | None
     catatonit: Path | None
+    hidden_cgroup: Path | None = None
 
     @property
     def systemd_cgroup(self) -> bool:
@@ -107,6 +110,7 @@ def observe_host() -> Host:
         capabilities=_capabilities(),
         cni_bin_dir=_cni_dir(),
         catatonit=_catatonit(),
+        hidden_cgroup=_hidden_cgroup(),
     )
 
 
@@ -173,6 +177,16 @@ def _cgroup_version() -> str:
     if kinds == {"cgroup2"}:
         return "v2"
     return "hybrid" if "cgroup2" in kinds else "v1"
+
+
+def _hidden_cgroup() -> Path | None:
+    mounts = cgroup_mounts()
+    if all(mount.kind == "cgroup2" for mount in mounts):
+        return None
+    for mount in mounts:
+        if mount.kind == "cgroup2" and _read_text(f"{mount.point}/cgroup.controllers"):
+            return Path(mount.point)
+    return None
 
 
 def _capabilities() -> frozenset[str]:

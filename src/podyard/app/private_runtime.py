@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import structlog
 
 from podyard import __version__
+from podyard.app.handlers import offer_handlers
 from podyard.app.host import Host, find_program, snapshotter_for
 from podyard.app.instances import Instance
 from podyard.app.orphans import remove_orphans
@@ -58,7 +59,7 @@ class RuntimeWishes:
         cgroup_driver: ``systemd``, ``cgroupfs``, or empty for what fits the host.
         cni_bin_dir: where the plugins are; ``None`` to look for them.
         registry_dir: ``hosts.toml`` directories; ``None`` for one in the data dir.
-        runtimes: handlers besides runc; crun is added where it is installed.
+        runtimes: handlers besides runc and those found on the host.
         environment: of containerd, for proxies.
     """
 
@@ -96,8 +97,17 @@ class PrivateRuntime:
                 "tells what else is missing, --runtime-endpoint takes another runtime"
             )
         self.sandbox_image: ImageSpec = _sandbox_image(host)
+        self._offered = offer_handlers(
+            wishes.runtimes,
+            find_program=find_program,
+            hidden_cgroup=host.hidden_cgroup,
+            directory=row.runtime_dir,
+        )
         config = containerd_config(
-            row, host, sandbox_image=self.sandbox_image.name, wishes=wishes
+            row,
+            host,
+            sandbox_image=self.sandbox_image.name,
+            wishes=replace(wishes, runtimes=self._offered.handlers),
         )
         self.containerd = Containerd(
             config,
@@ -128,7 +138,11 @@ class PrivateRuntime:
         Raises:
             ContainerdStartError: containerd did not come up.
             ContainerdError: it refused the image.
+            OSError: a program of a handler cannot be written.
         """
+        for handler, program in self._offered.missing.items():
+            log.warning("handler_program_missing", handler=handler, program=program)
+        await asyncio.to_thread(_write_programs, self._offered.programs)
         started = await self.containerd.start()
         await self.importer.ensure(self.sandbox_image, labels=PINNED)
         if not started.adopted:
@@ -209,16 +223,18 @@ def containerd_config(
         snapshotter=snapshotter_for(row.containerd_root),
         max_log_line_bytes=wishes.max_log_line_bytes,
         ignore_image_volumes=wishes.ignore_image_volumes,
-        runtimes=_handlers(wishes),
+        runtimes=wishes.runtimes,
     )
 
 
-def _handlers(wishes: RuntimeWishes) -> tuple[RuntimeHandlerConfig, ...]:
-    named = {handler.name for handler in wishes.runtimes}
-    crun = find_program("crun")
-    if crun is None or "crun" in named:
-        return wishes.runtimes
-    return (*wishes.runtimes, RuntimeHandlerConfig("crun", binary=str(crun)))
+def _write_programs(programs: Mapping[Path, str]) -> None:
+    """Write programs whole: a container may be starting with the old one."""
+    for path, text in programs.items():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
+        fresh = path.with_name(f".{path.name}.new")
+        fresh.write_text(text)
+        fresh.chmod(0o755)
+        fresh.replace(path)
 
 
 def daemon_cgroups(row: Instance, host: Host) -> tuple[Path, ...]:

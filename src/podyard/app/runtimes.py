@@ -22,7 +22,6 @@ from podyard.app.private_runtime import (
 )
 from podyard.app.registries import write_hosts
 from podyard.app.runtime_events import ContainerdRuntimeService
-from podyard.containerd.build import RuntimeHandlerConfig
 from podyard.containerd.client import ContainerdError
 from podyard.containerd.events import ContainerdEvents
 from podyard.containerd.own_images import (
@@ -118,7 +117,7 @@ async def open_runtime(
         hosts = Path(private.containerd.config.registry_dir)
         await asyncio.to_thread(write_hosts, hosts, config.registries)
         started = await private.start()
-    except (ContainerdStartError, ContainerdError) as error:
+    except (ContainerdStartError, ContainerdError, OSError) as error:
         raise RuntimeStartError(str(error)) from error
     channel = CriChannel(private.endpoint)
     runtime = ContainerdRuntimeService(
@@ -196,36 +195,8 @@ def _wishes(config: Config) -> RuntimeWishes:
         cni_bin_dir=Path(config.runtime_cni_bin_dir)
         if config.runtime_cni_bin_dir
         else None,
-        runtimes=configured_handlers(config),
+        runtimes=config.runtimes,
         environment={
             name: os.environ[name] for name in PROXY_VARIABLES if name in os.environ
         },
-    )
-
-
-def configured_handlers(config: Config) -> tuple[RuntimeHandlerConfig, ...]:
-    """Return the handlers of ``runtimes:`` in the config.
-
-    Raises:
-        RuntimeStartError: an entry is malformed.
-    """
-    return tuple(_handler(entry) for entry in config.runtimes)
-
-
-def _handler(entry: object) -> RuntimeHandlerConfig:
-    known = {"name", "type", "binary", "options"}
-    if not isinstance(entry, dict) or not entry.get("name"):
-        raise RuntimeStartError("runtimes: each handler needs a name")
-    unknown = set(entry) - known
-    if unknown:
-        raise RuntimeStartError(
-            f"runtimes: handler {entry['name']}: unknown key "
-            f"{', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}"
-        )
-    default = RuntimeHandlerConfig(str(entry["name"]))
-    return RuntimeHandlerConfig(
-        name=str(entry["name"]),
-        runtime_type=str(entry.get("type") or default.runtime_type),
-        binary=str(entry.get("binary") or ""),
-        options=dict(entry.get("options") or {}),
     )

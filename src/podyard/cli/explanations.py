@@ -133,19 +133,12 @@ def run_runtime(args: argparse.Namespace) -> int:
 
 def _print_settings(args: argparse.Namespace) -> int:
     # Only this needs the rooms of the runtime, which take their time to import.
-    from podyard.app.runtimes import (  # noqa: PLC0415
-        RuntimeStartError,
-        configured_handlers,
-    )
     from podyard.containerd.snippets import (  # noqa: PLC0415
         containerd_snippet,
         crio_snippet,
     )
 
-    try:
-        handlers = configured_handlers(config_of(args))
-    except RuntimeStartError as error:
-        raise UsageError(str(error)) from error
+    handlers = config_of(args).runtimes
     if not handlers:
         raise CommandError(
             "runtimes: of the config names no handler; give it with --config FILE"

@@ -51,7 +51,8 @@ class RuntimeHandlerConfig:
     Attributes:
         name: the handler.
         runtime_type: the shim, ``io.containerd.runc.v2`` for OCI runtimes.
-        binary: the OCI runtime's program; empty for the shim's own default.
+        binary: the OCI runtime's program, or that of another shim; empty for the
+            usual one.
         options: further shim options by their containerd names.
         pod_annotations: annotation globs passed on to the sandbox.
         container_annotations: annotation globs passed on to containers.
@@ -166,6 +167,8 @@ def _runtime(config: ContainerdConfig, handler: RuntimeHandlerConfig) -> Toml:
         options.setdefault("SystemdCgroup", config.systemd_cgroup)
         if handler.binary:
             options.setdefault("BinaryName", handler.binary)
+    elif handler.binary:
+        table["runtime_path"] = handler.binary
     if options:
         table["options"] = options
     return table

@@ -27,7 +27,10 @@ def containerd_snippet(handlers: Iterable[RuntimeHandlerConfig]) -> str:
         options: dict[str, str | bool | int] = dict(handler.options)
         if handler.binary and handler.runtime_type == RUNC_SHIM:
             options.setdefault("BinaryName", handler.binary)
-        lines += ["", *_table(path, {"runtime_type": handler.runtime_type})]
+        values: dict[str, str | bool | int] = {"runtime_type": handler.runtime_type}
+        if handler.binary and handler.runtime_type != RUNC_SHIM:
+            values["runtime_path"] = handler.binary
+        lines += ["", *_table(path, values)]
         if options:
             lines += _table((*path, "options"), options)
     return "\n".join(lines) + "\n"

@@ -26,7 +26,11 @@ ODD = RuntimeHandlerConfig('we.ird "name', "io.example.shim.v1", binary="/opt/sh
             id="oci-runtime",
         ),
         pytest.param(KATA, {"runtime_type": "io.containerd.kata.v2"}, id="shim"),
-        pytest.param(ODD, {"runtime_type": "io.example.shim.v1"}, id="odd-name"),
+        pytest.param(
+            ODD,
+            {"runtime_type": "io.example.shim.v1", "runtime_path": "/opt/shim"},
+            id="odd-name",
+        ),
     ],
 )
 def test_containerd_gets_a_table_a_handler(handler, expected):
