@@ -205,6 +205,9 @@ class PlainImages:
         image = image or self._runtime.add_image(container.image)
         return EnsuredImage(image.id, image)
 
+    def progress_of(self, uid: str, image: str) -> str:
+        return ""
+
 
 class PlainCgroups:
     """A machine without cgroups."""

@@ -32,6 +32,8 @@ from podyard.app.eviction import PodPlaces, make_eviction, memory_kept
 from podyard.app.host import Host
 from podyard.app.instances import Instance
 from podyard.app.pki import Pki, server_tls
+from podyard.app.pull_progress import ContainerdProgress
+from podyard.app.registries import credential_files
 from podyard.app.runtimes import Runtime
 from podyard.client.connection import ApiConnection
 from podyard.client.events import EventRecorder
@@ -50,6 +52,7 @@ from podyard.network.dns.server import DnsSockets
 from podyard.network.nftables import Nftables
 from podyard.node.agent import NodeAgent, NodeConfig, NodeParts, PodEvents
 from podyard.node.credentials.manager import CredentialManager
+from podyard.node.credentials.watch import NodeFileWatch
 from podyard.node.endpoints.explain import ExplainParts, PodExplainer
 from podyard.node.endpoints.server import EndpointsConfig, NodeEndpoints
 from podyard.node.environment.build import DNSSettings, parse_resolv_conf
@@ -325,7 +328,9 @@ async def _make_node(
         ),
         journal=journal,
         access=access,
+        progress=_pull_progress(setup, clock, stack),
     )
+    credential_watch = NodeFileWatch(credential_files(config), images.pods_in_back_off)
     allocatable: dict[str, str] = {}
     volumes = VolumeManager(
         config.data_dir / "pods",
@@ -461,6 +466,7 @@ async def _make_node(
                 "volumes": volumes.run,
                 "probes": probes.run,
                 "image-gc": gc.run,
+                "node-credentials": lambda: credential_watch.run(agent.retry_now),
                 "eviction": lambda: eviction.run(agent),
                 "journal": partial(_prune_for_ever, journal, clock),
                 **dns_loop(config, row, setup.dns, names, followed.wait_named),
@@ -471,6 +477,7 @@ async def _make_node(
     )
     eviction.on_change(agent.registration.change_soon)
     allocatable.update(agent.allocatable)
+    images.on_progress(agent.look_at)
     explainer = PodExplainer(
         setup.name,
         ExplainParts(
@@ -598,6 +605,18 @@ def _driver(setup: NodeSetup) -> str:
 
 def _gates(config: Config) -> FeatureGates:
     return FeatureGates(config.feature_gates or {})
+
+
+def _pull_progress(
+    setup: NodeSetup, clock: Clock, stack: AsyncExitStack
+) -> ContainerdProgress:
+    private = setup.runtime.private
+    socket = setup.config.runtime_endpoint.removeprefix("unix://")
+    if private is not None:
+        socket = private.containerd.config.socket
+    progress = ContainerdProgress(socket, clock)
+    stack.push_async_callback(progress.close)
+    return progress
 
 
 async def _open_access(setup: NodeSetup, clock: Clock) -> ImageAccess:

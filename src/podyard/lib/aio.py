@@ -4,7 +4,8 @@ The one module that may call ``asyncio.create_task`` and friends.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
 _T = TypeVar("_T")
@@ -61,6 +62,25 @@ async def supervise(
         else:
             return
         await asyncio.sleep(restart_after_s)
+
+
+@asynccontextmanager
+async def running(
+    beside: Coroutine[object, object, object],
+) -> AsyncGenerator[None, None]:
+    """Have something run beside the block; it is cancelled at the block's end.
+
+    Errors of the block come out as they are, those of what runs beside are dropped: it
+    must deal with them itself.
+    """
+    task = asyncio.get_running_loop().create_task(beside)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # seen, so asyncio does not complain
 
 
 async def wait_first(*waits: Awaitable[object]) -> int:

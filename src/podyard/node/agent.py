@@ -573,6 +573,15 @@ class NodeAgent:
 
     # --- look again ---
 
+    def look_at(self, uid: str) -> None:
+        """Have a Pod looked at soon: something of it has changed."""
+        self._wake(uid)
+
+    def retry_now(self, uid: str) -> None:
+        """Have a Pod try again at once what failed: what it waits for has changed."""
+        if self._workers is not None:
+            self._workers.retry_now(uid)
+
     def _wake(self, uid: str) -> None:
         if self._workers is None or self._workers.wake(uid):
             return

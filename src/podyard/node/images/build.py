@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from podyard.api.core_v1 import Pod
 from podyard.api.documents import Document
+from podyard.api.go_text import quote
 from podyard.api.image_ref import (
     ImageRefError,
     default_pull_policy,
@@ -14,6 +15,30 @@ from podyard.api.image_ref import (
 )
 from podyard.api.observed import Image
 from podyard.node.credentials.build import Candidate
+
+
+def build_progress_text(
+    image: str, done_bytes: int, total_bytes: int, *, others: int
+) -> str:
+    """Return how far a pull is, as people see it.
+
+    Args:
+        image: as it is written in the Pod.
+        done_bytes: bytes that are here.
+        total_bytes: bytes known to be needed.
+        others: how many other pulls the bytes may be of, too.
+    """
+    text = (
+        f"Pulling image {quote(image)}: {_mebibytes(done_bytes)} of "
+        f"{_mebibytes(total_bytes)} MiB"
+    )
+    if not others:
+        return text
+    return f"{text} (with {others} other {'pulls' if others > 1 else 'pull'})"
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 1048576:.1f}"
 
 
 def explain_policy(image: str, policy: str) -> str:

@@ -10,7 +10,7 @@ Source: https://kubernetes.io/docs/concepts/containers/images/ and
 import asyncio
 import hashlib
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, assert_never
@@ -25,7 +25,7 @@ from podyard.api.image_ref import ImageRefError, apply_default_tag, repository_n
 from podyard.api.observed import Image
 from podyard.api.runtime import ImageAuth, SandboxConfig
 from podyard.cri.services import CRIError, ImageService
-from podyard.lib.aio import SharedCalls
+from podyard.lib.aio import SharedCalls, running
 from podyard.lib.clock import Clock
 from podyard.node.credentials.build import redact
 from podyard.node.credentials.decide import Credential, auth_hash
@@ -34,6 +34,7 @@ from podyard.node.images.access.records import ImageAccess
 from podyard.node.images.build import (
     build_attempts,
     build_candidates_record,
+    build_progress_text,
     build_wish,
     repository_digest,
 )
@@ -47,7 +48,12 @@ from podyard.node.images.decide import (
     join_errors,
     next_delay_s,
 )
-from podyard.node.images.parts import EnsuredImage, ImageError
+from podyard.node.images.parts import (
+    EnsuredImage,
+    ImageError,
+    ProgressSource,
+    PullProgress,
+)
 from podyard.node.images.records import PullRecords
 from podyard.store.node_journal import NodeJournal
 
@@ -60,6 +66,8 @@ INVALID_IMAGE_NAME: Final = "InvalidImageName"
 IMAGE_INSPECT_ERROR: Final = "ImageInspectError"
 REGISTRY_UNAVAILABLE: Final = "RegistryUnavailable"
 SIGNATURE_VALIDATION_FAILED: Final = "SignatureValidationFailed"
+#: How often a Pod's status tells how far its pull is, seconds.
+TELL_EVERY_S: Final = 5.0
 #: Errors of a runtime that begin with such a word have a reason of their own.
 _SPECIAL: Final = {
     REGISTRY_UNAVAILABLE: "because the registry is unavailable",
@@ -202,6 +210,14 @@ class _PullQueue:
 
 
 @dataclass(slots=True)
+class _Meter:
+    """How far a pull is, and when that may be told again."""
+
+    seen: PullProgress = field(default_factory=PullProgress)
+    tell_at_s: float = -math.inf
+
+
+@dataclass(slots=True)
 class _Memory:
     """Failures by Pod and image, and what was already said of credentials."""
 
@@ -230,6 +246,7 @@ class ImageManager:
         settings: how images are pulled.
         journal: keeps records of pulls; ``None`` keeps none.
         access: knows who may use a present image; ``None`` lets everybody.
+        progress: tells how far pulls are; ``None`` where nobody does.
     """
 
     def __init__(
@@ -242,7 +259,11 @@ class ImageManager:
         settings: ImageSettings | None = None,
         journal: NodeJournal | None = None,
         access: ImageAccess | None = None,
+        progress: ProgressSource | None = None,
     ) -> None:
+        self._progress = progress
+        self._meters: dict[str, _Meter] = {}
+        self._listeners: list[Callable[[str], None]] = []
         self._images = images
         self._access = access
         self._credentials = credentials
@@ -299,6 +320,31 @@ class ImageManager:
             if key.startswith(f"{uid}_")
         ]
         return min((wait for wait in waits if wait > 0), default=None)
+
+    def pods_in_back_off(self) -> frozenset[str]:
+        """Return the uids of Pods that wait before their next pull."""
+        now_s = self._clock.monotonic_s()
+        return frozenset(
+            key.partition("_")[0]
+            for key, last in self._memory.failed.items()
+            if last.retry_in_s(now_s) > 0
+        )
+
+    def on_progress(self, listener: Callable[[str], None]) -> None:
+        """Have ``listener(uid)`` called now and then while a Pod's pull goes on."""
+        self._listeners.append(listener)
+
+    def progress_of(self, uid: str, image: str) -> str:
+        """Return how far a Pod's pull is, for people; empty where there is none."""
+        meter = self._meters.get(f"{uid}_{image}")
+        if meter is None or meter.seen.total_bytes == 0:
+            return ""
+        return build_progress_text(
+            image,
+            meter.seen.done_bytes,
+            meter.seen.total_bytes,
+            others=len(self._in_flight) - 1,
+        )
 
     @property
     def pulls_in_flight(self) -> int:
@@ -429,7 +475,7 @@ class ImageManager:
         )
         auths = tuple(credential.auth for credential in found.credentials)
         try:
-            async with self._pulling(image):
+            async with self._pulling(image), self._measured(wish):
                 outcome = await self._in_flight.share(
                     (image, wish.handler, auths),
                     lambda: self._pull_in_turn(wish, image, found),
@@ -485,6 +531,30 @@ class ImageManager:
             f"waiting). Image size: {outcome.image.size_bytes} bytes.",
         )
         return EnsuredImage(outcome.ref, outcome.image)
+
+    @asynccontextmanager
+    async def _measured(self, wish: _Wish) -> AsyncGenerator[None, None]:
+        """Follow how far the pull of this wish is, as long as it goes on."""
+        source = self._progress
+        if source is None:
+            yield
+            return
+        meter = self._meters[wish.key] = _Meter()
+
+        def tell(seen: PullProgress) -> None:
+            now_s = self._clock.monotonic_s()
+            if seen == meter.seen or now_s < meter.tell_at_s:
+                return
+            meter.seen, meter.tell_at_s = seen, now_s + TELL_EVERY_S
+            for listener in self._listeners:
+                listener(wish.pod.uid)
+
+        try:
+            async with running(source.watch(tell)):
+                yield
+        finally:
+            if self._meters.get(wish.key) is meter:
+                del self._meters[wish.key]
 
     @asynccontextmanager
     async def _pulling(self, image: str) -> AsyncGenerator[None, None]:

@@ -1,6 +1,8 @@
 """What the image room hands to others."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from podyard.api.observed import Image
 
@@ -16,6 +18,29 @@ class EnsuredImage:
 
     ref: str
     image: Image
+
+
+@dataclass(frozen=True, slots=True)
+class PullProgress:
+    """How far a pull is.
+
+    Attributes:
+        done_bytes: bytes that are here.
+        total_bytes: bytes known to be needed; grows while layers are found.
+    """
+
+    done_bytes: int = 0
+    total_bytes: int = 0
+
+
+class ProgressSource(Protocol):
+    """Where a runtime tells how far its pulls are."""
+
+    async def watch(self, tell: Callable[[PullProgress], None]) -> None:
+        """Tell of what is being pulled from now on, until cancelled.
+
+        Returns where the runtime does not tell. Never raises.
+        """
 
 
 class ImageError(Exception):

@@ -96,6 +96,7 @@ class PodFacts:
         ended: nothing runs any more and nothing will.
         failure: the node ended the Pod, and why.
         resetting: a restart rule is starting the whole Pod anew.
+        progress: how far the pulls of containers are, by name.
     """
 
     pod: Pod
@@ -109,6 +110,7 @@ class PodFacts:
     ended: bool = False
     failure: PodFailure | None = None
     resetting: bool = False
+    progress: Mapping[str, str] = field(default_factory=dict)
 
 
 def decide_pod_status(facts: PodFacts, node: NodeView, *, now: datetime) -> Document:
@@ -300,9 +302,12 @@ def _keep_last_state(old: Document, status: Document) -> Document:
     return last
 
 
-def _default_waiting(facts: PodFacts) -> Document:
+def _default_waiting(facts: PodFacts, name: str = "") -> Document:
     inits = facts.pod.spec.init_containers
     reason = "PodInitializing" if inits else "ContainerCreating"
+    message = facts.progress.get(name)
+    if message:
+        return {"waiting": {"reason": reason, "message": message}}
     return {"waiting": {"reason": reason}}
 
 
@@ -312,7 +317,7 @@ def _status_without_record(
     """Return the status of a container the runtime knows nothing of."""
     status: Document = {
         "name": container.name,
-        "state": _default_waiting(facts),
+        "state": _default_waiting(facts, container.name),
         "lastState": {},
         "ready": False,
         "restartCount": 0,

@@ -387,6 +387,10 @@ class PodActor:
         )
         return StartedContainer(container_id, log_file)
 
+    def pull_progress(self, pod: Pod, container: Container) -> str:
+        """Return how far a container's pull is; empty where there is none."""
+        return self._parts.images.progress_of(pod.uid, container.image)
+
     async def _prepare(
         self,
         pod: Pod,

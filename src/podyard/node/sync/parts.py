@@ -92,6 +92,9 @@ class Images(Protocol):
             ImageError: not now, or never.
         """
 
+    def progress_of(self, uid: str, image: str) -> str:
+        """Return how far a Pod's pull is, for people; empty where there is none."""
+
 
 class PodCgroups(Protocol):
     """The cgroups above the containers (``node/resources``)."""

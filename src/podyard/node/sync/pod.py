@@ -358,11 +358,20 @@ class PodSync:
             ended=ended,
             failure=self._failure,
             resetting=notes.resetting,
+            progress=self._pull_progress(),
         )
         status = decide_pod_status(facts, tools.node_view(), now=tools.clock.now())
         if not self._removed:
             tools.status.set(pod, status)
         return status
+
+    def _pull_progress(self) -> dict[str, str]:
+        """Return how far the pull is that goes on, by container name."""
+        container = self._chain.current if self._chain else None
+        if container is None:
+            return {}
+        text = self._tools.actor.pull_progress(self.pod, container)
+        return {container.name: text} if text else {}
 
     def _publish_start(self, observed: ObservedPod) -> None:
         """Tell of what the chain has just made, beside what was seen last."""
