@@ -22,7 +22,11 @@ from podyard.node.eviction.decide import (
     parse_thresholds,
 )
 from podyard.node.images.access.decide import VERIFICATION_POLICIES, parse_allowlist
+from podyard.node.shutdown.decide import ShutdownPeriod, build_periods
 from podyard.registry.hosts import Registry, parse_registries
+
+#: How long all Pods together may take to stop where nothing is said, seconds.
+STOP_GRACE_S: Final = 10.0
 
 
 class ConfigError(Exception):
@@ -97,6 +101,9 @@ class Config:
     eviction_minimum_reclaim: Mapping[str, str] | None = None
     eviction_max_pod_grace_s: int = 0
     eviction_pressure_transition_s: float = 300.0
+    shutdown_grace_s: float = 0.0
+    shutdown_grace_critical_s: float = 0.0
+    shutdown_grace_by_priority: tuple[ShutdownPeriod, ...] = ()
 
 
 Parse = Callable[[object], object]
@@ -210,6 +217,19 @@ def _spans(value: object) -> Mapping[str, float]:
     if not isinstance(value, dict):
         raise ValueError("must be a map of signals to spans")
     return {str(signal): _span(span) for signal, span in value.items()}
+
+
+def _periods(value: object) -> tuple[ShutdownPeriod, ...]:
+    keys = {"priority", "shutdownGracePeriodSeconds"}
+    if not isinstance(value, list):
+        raise ValueError("must be a list of priorities with their grace periods")
+    found = []
+    for item in value:
+        if not isinstance(item, dict) or set(item) != keys:
+            raise ValueError(f"each takes {' and '.join(sorted(keys))}")
+        grace_s = _span(item["shutdownGracePeriodSeconds"])
+        found.append(ShutdownPeriod(_integer(item["priority"]), grace_s))
+    return tuple(found)
 
 
 def _nested_restart_period(value: object) -> float:
@@ -539,6 +559,27 @@ SETTINGS: Final = (
         "how long the node shows pressure after it was last under it",
         flag=False,
     ),
+    Setting(
+        "shutdownGracePeriod",
+        "shutdown_grace_s",
+        _span,
+        "how long Pods may take to stop when the node goes away",
+        flag=False,
+    ),
+    Setting(
+        "shutdownGracePeriodCriticalPods",
+        "shutdown_grace_critical_s",
+        _span,
+        "the end of that, kept for critical Pods",
+        flag=False,
+    ),
+    Setting(
+        "shutdownGracePeriodByPodPriority",
+        "shutdown_grace_by_priority",
+        _periods,
+        "priority and shutdownGracePeriodSeconds of each group of Pods",
+        flag=False,
+    ),
 )
 
 _BY_KEY: Final = {setting.key: setting for setting in SETTINGS}
@@ -607,6 +648,10 @@ def _complete(config: Config) -> Config:
         thresholds(config)
     except ValueError as error:
         raise ConfigError(f"eviction: {error}") from error
+    try:
+        shutdown_periods(config)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     low = config.image_gc_low_threshold_percent
     if low >= config.image_gc_high_threshold_percent:
         raise ConfigError(
@@ -638,6 +683,25 @@ def thresholds(config: Config) -> tuple[Threshold, ...]:
         config.eviction_soft_grace_s or {},
         config.eviction_minimum_reclaim or {},
     )
+
+
+def shutdown_periods(config: Config) -> tuple[ShutdownPeriod, ...]:
+    """Return how long Pods get when the node goes away, by priority.
+
+    Raises:
+        ValueError: the settings exclude each other.
+    """
+    return build_periods(
+        config.shutdown_grace_s,
+        config.shutdown_grace_critical_s,
+        config.shutdown_grace_by_priority,
+    )
+
+
+def stop_grace_s(config: Config) -> float:
+    """Return how long all Pods together get where nobody says, seconds."""
+    periods = shutdown_periods(config)
+    return sum(period.grace_s for period in periods) if periods else STOP_GRACE_S
 
 
 def _is_label(text: str) -> bool:

@@ -14,7 +14,7 @@ from aiohttp import web
 from podyard.api.documents import Document
 
 #: grace in seconds, whether Pods keep running → when all is stopped
-Stop = Callable[[float, bool], None]
+Stop = Callable[[float | None, bool], None]
 
 
 class AlreadyRunningError(Exception):
@@ -71,7 +71,8 @@ class ControlSocket:
 
     async def _post_stop(self, request: web.Request) -> web.Response:
         wish = orjson.loads(await request.read() or b"{}")
-        grace_s = float(wish.get("graceSeconds", 10.0))
+        grace_s = wish.get("graceSeconds")
+        grace_s = None if grace_s is None else float(grace_s)
         keep_pods = bool(wish.get("keepPods", False))
         # Answer first: the stop takes this very socket away.
         asyncio.get_running_loop().call_soon(self._stop, grace_s, keep_pods)

@@ -26,7 +26,7 @@ from podyard.api.schema import Schemas
 from podyard.api.scheme import ENDPOINT_SLICE, POD, RUNTIME_CLASS, SERVICE
 from podyard.api.validation import validate_create
 from podyard.app.cluster_dns import dns_loop, dns_servers_of_pods
-from podyard.app.config import Config
+from podyard.app.config import Config, shutdown_periods
 from podyard.app.credentials import PodTokens, source_context
 from podyard.app.eviction import PodPlaces, make_eviction, memory_kept
 from podyard.app.host import Host
@@ -429,6 +429,7 @@ async def _make_node(
                 max_files=config.container_log_max_files,
             ),
             host=HostAbilities(apparmor=_has_apparmor()),
+            shutdown=shutdown_periods(config),
         ),
         NodeParts(
             runtime=runtime,

@@ -14,7 +14,7 @@ import podyard
 from podyard.api.documents import Document
 from podyard.api.feature_gates import FeatureGates
 from podyard.app.bootstrap import DnsAddress
-from podyard.app.config import Config, ConfigError
+from podyard.app.config import Config, ConfigError, stop_grace_s
 from podyard.app.control import AlreadyRunningError, ControlSocket
 from podyard.app.controlplane import (
     ControlPlane,
@@ -275,8 +275,10 @@ class Standalone:
 
     # --- the control socket ---
 
-    def _told_to_stop(self, grace_s: float, keep_pods: bool) -> None:  # noqa: FBT001 - see Stop
-        self._stop_pods_within_s = None if keep_pods else grace_s
+    def _told_to_stop(self, grace_s: float | None, keep_pods: bool) -> None:  # noqa: FBT001 - see Stop
+        if not keep_pods:
+            usual_s = stop_grace_s(self._config)
+            self._stop_pods_within_s = usual_s if grace_s is None else grace_s
         self._stopping.set()
 
     async def _status(self) -> Document:
@@ -293,6 +295,7 @@ class Standalone:
             "serviceCIDR": str(row.service_cidr),
             "runtime": self._runtime.description if self._runtime else "starting",
             "node": "starting",
+            "stopGraceSeconds": stop_grace_s(self._config),
             "pods": [],
         }
         if self._node is not None:

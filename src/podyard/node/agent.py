@@ -43,6 +43,7 @@ from podyard.node.registration.build import (
 )
 from podyard.node.registration.facts import observe_machine
 from podyard.node.registration.heartbeat import NodeRegistration
+from podyard.node.shutdown.decide import ShutdownPeriod, decide_shutdown
 from podyard.node.sources.api import NAME as API
 from podyard.node.sources.api import ApiSource
 from podyard.node.sources.manifest_dir import NAME as FILE
@@ -117,6 +118,8 @@ class NodeConfig:
         manifest_dir: static Pods; ``None`` for none.
         rotation: when logs are rotated.
         host: what the host can enforce.
+        shutdown: how long Pods get when the node goes away, by priority; without any
+            they share what there is.
     """
 
     node: NodeSettings
@@ -127,6 +130,7 @@ class NodeConfig:
     manifest_dir: Path | None = None
     rotation: RotationSettings = field(default_factory=RotationSettings)
     host: HostAbilities = field(default_factory=HostAbilities)
+    shutdown: tuple[ShutdownPeriod, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,13 +437,12 @@ class NodeAgent:
         if self._workers is None:
             return
         until_s = self._clock.monotonic_s() + within_s
-        groups: dict[int, list[str]] = {}
-        for worker in self._workers:
-            priority = worker.pod.spec.priority or 0
-            groups.setdefault(priority, []).append(worker.pod.uid)
-        for _, uids in sorted(groups.items()):
+        pods = [(w.pod.uid, w.pod.spec.priority or 0) for w in self._workers]
+        for group in decide_shutdown(pods, self._config.shutdown):
             left_s = max(until_s - self._clock.monotonic_s(), 1.0)
-            await self._workers.park(tuple(uids), left_s)
+            if group.grace_s is not None:
+                left_s = min(left_s, max(group.grace_s, 1.0))
+            await self._workers.park(group.uids, left_s)
 
     # --- Pods come and go ---
 

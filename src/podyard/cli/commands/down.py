@@ -13,9 +13,9 @@ from podyard.cli.settings import config_of
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grace",
-        default="10s",
         metavar="SPAN",
-        help="how long Pods may take to stop, all together (default: 10s)",
+        help="how long Pods may take to stop, all together (default: what "
+        "shutdownGracePeriod and its kin say, else 10s)",
     )
     parser.add_argument(
         "--keep-pods",
@@ -29,22 +29,26 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from podyard.app import teardown  # noqa: PLC0415 - keeps --help quick
+    from podyard.app.config import STOP_GRACE_S  # noqa: PLC0415
     from podyard.app.logs import set_up_logging  # noqa: PLC0415
     from podyard.lib.durations import parse_duration  # noqa: PLC0415
 
     if args.keep_pods and args.purge:
         raise UsageError("--keep-pods and --purge exclude each other")
     try:
-        grace_s = parse_duration(args.grace)
+        asked_s = parse_duration(args.grace) if args.grace is not None else None
     except ValueError as error:
         raise UsageError(f"--grace: {error}") from error
     config = config_of(args)
     set_up_logging("error", None)
     progress = Progress()
-    wish = {"graceSeconds": grace_s, "keepPods": args.keep_pods}
-    pid = 0
+    wish = {"graceSeconds": asked_s, "keepPods": args.keep_pods}
+    grace_s, pid = STOP_GRACE_S if asked_s is None else asked_s, 0
     try:
-        pid = int(ask(config.name, "GET", "/status")["pid"])
+        status = ask(config.name, "GET", "/status")
+        pid = int(status["pid"])
+        if asked_s is None:
+            grace_s = float(status.get("stopGraceSeconds", grace_s))
         with progress.step(
             "Podyard stopped" if args.keep_pods else "Pods and Podyard stopped"
         ):

@@ -1,0 +1,1 @@
+"""In which order Pods stop when the node goes away."""
