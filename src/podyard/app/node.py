@@ -305,7 +305,11 @@ async def _make_node(
     followed = Followed(client, network, names, setup.name)
     referenced = ReferencedObjects(client)
     limits = await asyncio.to_thread(lambda: observe_host_limits(observe_cgroups()))
-    classes = RuntimeClassManager(followed.find_class, lambda: health.status)
+    classes = RuntimeClassManager(
+        followed.find_class,
+        lambda: health.status,
+        lambda: health.version.runtime_name if health.version else "",
+    )
     tokens = TokenManager(client, clock)
     access = await _open_access(setup, clock)
     images = ImageManager(

@@ -24,15 +24,18 @@ class RuntimeClassManager:
             look-up.
         runtime_status: returns what the runtime last said of its handlers, or
             ``None`` where it has not been asked yet.
+        runtime_name: returns what the runtime calls itself; empty before that.
     """
 
     def __init__(
         self,
         find_class: Callable[[str], Document | None],
         runtime_status: Callable[[], RuntimeStatus | None] = lambda: None,
+        runtime_name: Callable[[], str] = lambda: "",
     ) -> None:
         self._find_class = find_class
         self._runtime_status = runtime_status
+        self._runtime_name = runtime_name
 
     def handler_for(self, pod: Pod) -> str:
         """Return the handler; empty is the runtime's default.
@@ -41,9 +44,7 @@ class RuntimeClassManager:
             RuntimeClassError: the class does not exist, or its handler cannot give
                 the Pod the user namespace it asks for.
         """
-        name = pod.spec.runtime_class_name
-        found = self._find_class(name) if name else None
-        match decide_handler(pod, found):
+        match self._decide(pod):
             case UseHandler(handler):
                 refusal = refuse_user_namespace(pod, self._features(handler))
                 if refusal:
@@ -56,15 +57,18 @@ class RuntimeClassManager:
 
     def recursive_read_only(self, pod: Pod) -> bool:
         """Return whether the Pod's handler can make mounts read-only all the way."""
-        name = pod.spec.runtime_class_name
-        found = self._find_class(name) if name else None
-        match decide_handler(pod, found):
+        match self._decide(pod):
             case UseHandler(handler):
                 return self._features(handler).recursive_read_only_mounts
             case ClassMissing():
                 return False
             case unknown:
                 assert_never(unknown)
+
+    def _decide(self, pod: Pod) -> UseHandler | ClassMissing:
+        name = pod.spec.runtime_class_name
+        found = self._find_class(name) if name else None
+        return decide_handler(pod, found, runtime_name=self._runtime_name())
 
     def _features(self, handler: str) -> RuntimeHandler:
         status = self._runtime_status()

@@ -35,6 +35,8 @@ _LOST_BEFORE: Final = (
     "The container could not be located when the pod was deleted.  "
     "The container used to be Running"
 )
+#: The reason of a Pod that ended because its sandbox can never be made.
+SANDBOX_FAILED: Final = "FailedCreatePodSandBox"
 _STATUS_UNKNOWN: Final = "ContainerStatusUnknown"
 _INIT_RECORD_GONE: Final = (
     "Unable to get init container status from container runtime and pod has been "
@@ -303,6 +305,9 @@ def _keep_last_state(old: Document, status: Document) -> Document:
 
 
 def _default_waiting(facts: PodFacts, name: str = "") -> Document:
+    if facts.failure is not None and facts.failure.reason == SANDBOX_FAILED:
+        # It never began: "creating" would tell people to wait.
+        return {"waiting": {"reason": SANDBOX_FAILED}}
     inits = facts.pod.spec.init_containers
     reason = "PodInitializing" if inits else "ContainerCreating"
     message = facts.progress.get(name)
@@ -342,6 +347,8 @@ def _status_without_record(
         kept: Document = {**old, "ready": bool(is_init and old.get("ready"))}
         kept["started"] = False
         return kept
+    if facts.previous.get("reason") == SANDBOX_FAILED and "waiting" in old["state"]:
+        status["state"] = old["state"]
     status["restartCount"] = old.get("restartCount", 0)
     status["lastState"] = old.get("lastState") or {}
     if "running" in (old.get("state") or {}) and not status["lastState"]:

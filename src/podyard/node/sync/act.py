@@ -34,6 +34,7 @@ from podyard.node.resources.build import (
     build_overhead_resources,
     build_sandbox_resources,
 )
+from podyard.node.runtime_classes.decide import cannot_run, list_handlers
 from podyard.node.runtime_classes.parts import RuntimeClassError
 from podyard.node.sync.build import (
     BuildSettings,
@@ -105,8 +106,9 @@ class ActSettings:
         dns: the resolver's settings.
         limits: what the host can limit.
         node_hosts: the node's own hosts file.
-        fail_refused_handlers: a RuntimeClass or handler that does not exist ends
-            the Pod (``semantics: documented``) instead of being tried for ever.
+        fail_refused_handlers: a RuntimeClass that does not exist, or a handler that
+            the runtime lacks or cannot run, ends the Pod (``semantics:
+            documented``) instead of being tried for ever.
     """
 
     build: BuildSettings
@@ -230,12 +232,9 @@ class PodActor:
                 within_s=_SANDBOX_S,
             )
         except (CRIError, TimeoutError) as error:
-            known = self._node_now().handlers
-            unknown_handler = bool(
-                sandbox.handler and known and sandbox.handler not in known
-            )
+            text = _rpc_text(error)
             raise self._sandbox_failed(
-                pod, _rpc_text(error), refused=unknown_handler
+                pod, text, refused=cannot_run(sandbox.handler, text)
             ) from error
         return Sandbox(sandbox_id, sandbox.config, sandbox.handler)
 
@@ -296,6 +295,8 @@ class PodActor:
     def _sandbox_failed(
         self, pod: Pod, text: str, *, refused: bool = False
     ) -> PodActionError:
+        if refused:
+            text += list_handlers(self._node_now().handlers)
         message = f"Failed to create pod sandbox: {text}"
         self._warn(pod, "FailedCreatePodSandBox", message)
         refused = refused and self._settings.fail_refused_handlers
@@ -361,11 +362,15 @@ class PodActor:
         except (
             ContainerConfigError,
             EnvironmentBuildError,
-            RuntimeClassError,
             VolumeError,
         ) as error:
             raise self._fail(
                 pod, container, "CreateContainerConfigError", error.message
+            ) from error
+        except RuntimeClassError as error:
+            message = error.message + list_handlers(self._node_now().handlers)
+            raise self._fail(
+                pod, container, "CreateContainerConfigError", message
             ) from error
         except (OSError, QuantityError) as error:
             raise self._fail(
@@ -377,9 +382,10 @@ class PodActor:
                 within_s=_CALL_S,
             )
         except (CRIError, TimeoutError) as error:
-            raise self._fail(
-                pod, container, "CreateContainerError", _text(error)
-            ) from error
+            message = _text(error)
+            if cannot_run(sandbox.handler, message):
+                message += list_handlers(self._node_now().handlers)
+            raise self._fail(pod, container, "CreateContainerError", message) from error
         self._tell(pod, container, "Created", "Container created")
         await self._start(pod, container, container_id)
         log_file = self._files.log_file(

@@ -26,6 +26,7 @@ from podyard.api.observed import ObservedPod, SandboxState
 from podyard.api.restart import crash_loop_key, newest_first
 from podyard.node.status.conditions.decide import OWNED
 from podyard.node.status.decide import (
+    SANDBOX_FAILED,
     TERMINAL,
     PodFacts,
     PodFailure,
@@ -513,7 +514,7 @@ class PodSync:
             self._chain_task.cancel()
 
     def _refuse(self, message: str) -> None:
-        failure = PodFailure("FailedCreatePodSandBox", message)
+        failure = PodFailure(SANDBOX_FAILED, message)
         self.end(PodEnding("refused", failure=failure))
 
     # --- the end ---

@@ -689,7 +689,8 @@ async def test_a_pod_whose_handler_is_not_there(
             assert status["message"] == told[0]
         else:
             assert (status["phase"], len(told)) == ("Pending", 4)
-        assert "waiting" in node.state_of("web", "app")
+        reason = "FailedCreatePodSandBox" if documented else "ContainerCreating"
+        assert node.state_of("web", "app") == {"waiting": {"reason": reason}}
 
 
 EVICTED = PodEnding(
