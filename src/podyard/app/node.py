@@ -492,6 +492,7 @@ async def _make_node(
             runtime_classes=classes,
             handlers=partial(_handlers, health),
             image_environment=setup.runtime.image_environment,
+            container_environment=setup.runtime.container_environment,
             status=agent.pod_status,
             story=agent.explain_pod,
             host_ips=(str(row.gateway.ip),),

@@ -79,6 +79,15 @@ class Runtime:
         """
         return await GrpcImageService(self._channel).image_environment(image)
 
+    async def container_environment(self, container_id: str) -> tuple[str, ...]:
+        """Return a container's variables, ``NAME=value``; none where unknown.
+
+        Raises:
+            CRIError: the runtime could not be asked.
+        """
+        service = GrpcRuntimeService(self._channel)
+        return await service.container_environment(container_id)
+
     async def __aenter__(self) -> Self:
         """Begin to watch over a private containerd."""
         self._stack.push_async_callback(self._channel.close)

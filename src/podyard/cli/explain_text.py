@@ -110,7 +110,8 @@ def env_lines(found: Document, *, container: str = "") -> Iterator[str]:
     for number, one in enumerate(told):
         if number:
             yield ""
-        yield f"container {one['container']}, as it would be started now"
+        beside = ", beside the one that runs" if one.get("running") else ""
+        yield f"container {one['container']}, as it would be started now{beside}"
         rows = [_variable(variable) for variable in one["variables"]]
         yield build_table(("NAME", "VALUE", "FROM", "OVERRODE"), rows)
 
@@ -122,6 +123,12 @@ def _variable(variable: Document) -> tuple[str, str, str, str]:
         value = f"(hidden: {', '.join(map(_hidden, variable['hidden']))})"
     else:
         value = str(variable["value"]).replace("\n", "\\n")
+    if variable.get("runningValue") is not None:
+        value += f" (running: {variable['runningValue']})"
+    elif variable.get("running") == "other":
+        value += " (running: another value)"
+    elif variable.get("running") == "absent":
+        value += " (not in the running one)"
     source = source_text(variable["source"])
     if variable.get("uses"):
         source += f", with {', '.join(variable['uses'])}"
@@ -130,7 +137,7 @@ def _variable(variable: Document) -> tuple[str, str, str, str]:
 
 
 def _hidden(name: str) -> str:
-    return name if name == "a file" else f"Secret {name}"
+    return name if name in {"a file", "the running container"} else f"Secret {name}"
 
 
 def source_text(source: Document) -> str:
@@ -156,6 +163,8 @@ def source_text(source: Document) -> str:
             return f"env, file {where} key {key}"
         case "service":
             return f"Service {name}"
+        case "gone":
+            return "nothing that is there now"
         case kind:
             return str(kind)
 

@@ -286,6 +286,16 @@ class GrpcRuntimeService:
             sandbox_id = await self._find_sandbox(container_id)
         return convert.from_container_status(reply.status, sandbox_id=sandbox_id)
 
+    async def container_environment(self, container_id: str) -> tuple[str, ...]:
+        """Return a container's variables, ``NAME=value``; none where unknown.
+
+        Not a field of CRI: containerd and CRI-O tell it in the verbose status. It
+        holds values of Secrets.
+        """
+        request = pb.ContainerStatusRequest(container_id=container_id, verbose=True)
+        reply = await self._call("ContainerStatus", request, pb.ContainerStatusResponse)
+        return convert.container_environment(reply.info)
+
     async def _find_sandbox(self, container_id: str) -> str:
         """Ask a list, since the status message does not name the sandbox."""
         request = pb.ListContainersRequest()

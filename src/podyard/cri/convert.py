@@ -407,6 +407,15 @@ def image_environment(info: Mapping[str, str]) -> tuple[str, ...]:
         return ()
 
 
+def container_environment(info: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the variables in a verbose container status; none where it has none."""
+    try:
+        found: Any = orjson.loads(info.get("info", ""))["runtimeSpec"]["process"]["env"]
+        return tuple(str(text) for text in found or ())
+    except (ValueError, KeyError, TypeError):
+        return ()
+
+
 def from_stats(stats: pb.ContainerStats) -> ContainerStats:
     """Return the usage of one container; what the runtime left out is ``None``."""
     layer = stats.writable_layer

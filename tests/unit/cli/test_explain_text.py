@@ -184,6 +184,33 @@ def test_variables_are_a_table_and_secrets_stay_hidden():
     assert "no such container" in "\n".join(env_lines(found, container="x"))
 
 
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        pytest.param({}, "A new env", id="same"),
+        pytest.param(
+            {"running": "other", "runningValue": "old"},
+            "A new (running: old) env",
+            id="older",
+        ),
+        pytest.param(
+            {"running": "other"}, "A new (running: another value) env", id="hidden"
+        ),
+        pytest.param(
+            {"running": "absent"}, "A new (not in the running one) env", id="absent"
+        ),
+    ],
+)
+def test_the_running_container_is_told_beside(more, text):
+    variable = {"name": "A", "value": "new", "source": {"kind": "value"}}
+    one = {"container": "c", "running": True, "variables": [variable | more]}
+
+    table = "\n".join(env_lines({"environment": [one]})).splitlines()
+
+    assert table[0].endswith("beside the one that runs")
+    assert " ".join(table[2].split()) == text
+
+
 def test_a_schedule_names_sources_and_lacks():
     found = {
         "verdict": "a is chosen of 1 that fit",

@@ -5,7 +5,7 @@ No value of a Secret is told but of those the API server names: it has checked t
 the reader may get them.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -13,7 +13,7 @@ from podyard.api.core_v1 import Container, Pod, format_micro_time
 from podyard.api.documents import Document
 from podyard.cri.services import CRIError
 from podyard.node.endpoints.parts import EndpointError, PodDirectory
-from podyard.node.environment.explain import Origin
+from podyard.node.environment.explain import Origin, describe_environment
 from podyard.node.runtime_classes.parts import RuntimeClassError
 from podyard.store.backend import StoreError
 from podyard.store.node_journal import JournalRecord, NodeJournal
@@ -62,6 +62,8 @@ class ExplainParts:
         runtime_classes: class to handler.
         handlers: returns the handlers the runtime accepts; empty where unknown.
         image_environment: returns an image's own variables.
+        container_environment: returns the variables a container was started with;
+            none where unknown.
         status: returns a Pod's status as this node sees it.
         story: returns what was seen and done lately, ``None`` where not known.
         host_ips: the node's addresses.
@@ -74,6 +76,7 @@ class ExplainParts:
     runtime_classes: RuntimeClasses
     handlers: Callable[[], tuple[str, ...]]
     image_environment: Callable[[str], Awaitable[tuple[str, ...]]]
+    container_environment: Callable[[str], Awaitable[tuple[str, ...]]]
     status: Callable[[Pod], Document]
     story: Callable[[str], Document | None]
     host_ips: tuple[str, ...]
@@ -178,21 +181,35 @@ class PodExplainer:
             host_ips=self._parts.host_ips,
             node_allocatable=self._parts.allocatable(),
         )
-        variables = [origin.to_document(shown) for origin in origins]
-        return {"container": container.name, "variables": variables}
+        running = await self._running_environment(container, status)
+        return {
+            "container": container.name,
+            "running": bool(running),
+            "variables": describe_environment(container, origins, running, shown),
+        }
+
+    async def _running_environment(
+        self, container: Container, status: Document
+    ) -> tuple[str, ...]:
+        for entry in _statuses(status):
+            if entry.get("name") != container.name:
+                continue
+            if (entry.get("state") or {}).get("running") is None:
+                return ()
+            container_id = str(entry.get("containerID") or "").rpartition("/")[2]
+            try:
+                return await self._parts.container_environment(container_id)
+            except CRIError:
+                return ()
+        return ()
 
     async def _image_environment(
         self, container: Container, status: Document
     ) -> tuple[str, ...]:
         name = container.image
-        for key in (
-            "initContainerStatuses",
-            "containerStatuses",
-            "ephemeralContainerStatuses",
-        ):
-            for entry in status.get(key) or ():
-                if entry.get("name") == container.name and entry.get("imageID"):
-                    name = str(entry["imageID"])
+        for entry in _statuses(status):
+            if entry.get("name") == container.name and entry.get("imageID"):
+                name = str(entry["imageID"])
         try:
             return await self._parts.image_environment(name)
         except CRIError:
@@ -208,6 +225,15 @@ class PodExplainer:
         except RuntimeClassError as error:
             found["error"] = error.message
         return found
+
+
+def _statuses(status: Document) -> Iterator[Document]:
+    for key in (
+        "initContainerStatuses",
+        "containerStatuses",
+        "ephemeralContainerStatuses",
+    ):
+        yield from status.get(key) or ()
 
 
 def to_document(record: JournalRecord) -> Document:

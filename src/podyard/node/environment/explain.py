@@ -13,6 +13,7 @@ from podyard.api.documents import Document
 from podyard.node.environment.build import (
     EnvironmentSources,
     build_service_environment,
+    find_references,
     read_env_from,
     read_variable,
 )
@@ -21,6 +22,10 @@ from podyard.node.environment.parts import EnvironmentBuildError
 #: Stands for the content of a file that a container wrote: nobody can say whether it
 #: is secret, so it is never shown.
 FILE: Final = "a file"
+#: Stands for whatever a running container was started with.
+RUNNING: Final = "the running container"
+#: Variables that runtimes add themselves.
+_OF_RUNTIME: Final = frozenset({"HOSTNAME", "TERM", "PATH", "HOME"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,51 @@ class Origin:
         if self.overrode:
             document["overrode"] = list(self.overrode)
         return document
+
+
+def describe_environment(
+    container: Container,
+    origins: Iterable[Origin],
+    running: Iterable[str],
+    shown: frozenset[str],
+) -> list[Document]:
+    """Return the variables for people, beside those of the running container.
+
+    What the running container has may come from a Secret as it was once, under a name
+    that says nothing of it now. So its values are shown only where the container
+    refers to no Secret that the reader may not see, and to no file.
+
+    Args:
+        container: the container.
+        origins: its variables as they would be built now.
+        running: those it was started with, ``NAME=value``; none where it does not run
+            or nobody knows.
+        shown: names of Secrets whose values the reader may see.
+    """
+    references = find_references(container)
+    is_open = shown.issuperset(references.secrets) and not references.files
+    started = dict(text.partition("=")[::2] for text in running)
+    described: list[Document] = []
+    for origin in origins:
+        document = origin.to_document(shown)
+        if started and not origin.error:
+            document |= _compare(origin, started, is_open=is_open)
+        described.append(document)
+        started.pop(origin.name, None)
+    for name, value in started.items():
+        kind = "runtime" if name in _OF_RUNTIME else "gone"
+        told: Document = {"value": value} if is_open else {"hidden": [RUNNING]}
+        described.append({"name": name, "source": {"kind": kind}} | told)
+    return described
+
+
+def _compare(origin: Origin, started: Mapping[str, str], *, is_open: bool) -> Document:
+    if origin.name not in started:
+        return {"running": "absent"}
+    value = started[origin.name]
+    if value == origin.value or not origin.value.isprintable():
+        return {}  # what is no text does not survive the runtime's JSON
+    return {"running": "other"} | ({"runningValue": value} if is_open else {})
 
 
 def explain_environment(

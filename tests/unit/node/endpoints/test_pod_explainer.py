@@ -40,7 +40,17 @@ POD = Pod.of(
         },
     }
 )
-STATUS = {"podIPs": [], "containerStatuses": [{"name": "c", "imageID": "sha256:c"}]}
+STATUS = {
+    "podIPs": [],
+    "containerStatuses": [
+        {
+            "name": "c",
+            "imageID": "sha256:c",
+            "containerID": "containerd://abc",
+            "state": {"running": {}},
+        }
+    ],
+}
 
 
 @dataclass
@@ -75,6 +85,12 @@ class World:
             raise CRIError("ImageStatus", "UNAVAILABLE", "away")
         return ("PATH=/bin",)
 
+    async def container_environment(self, container_id):
+        assert container_id == "abc"
+        if self.image_error:
+            raise CRIError("ContainerStatus", "UNAVAILABLE", "away")
+        return (f"A=old-{CANARY}", "HOSTNAME=p")
+
     def ask(self, *wanted, name="p", shown=()):
         parts = ExplainParts(
             journal=self.journal,
@@ -83,6 +99,7 @@ class World:
             runtime_classes=self,
             handlers=lambda: ("", "runc"),
             image_environment=self.image_environment,
+            container_environment=self.container_environment,
             status=lambda _: STATUS,
             story=lambda uid: {"uid": uid, "stopping": [{"containerID": "x"}]},
             host_ips=(),
@@ -138,7 +155,9 @@ async def test_secret_values_are_told_only_where_they_may_be_shown():
     assert CANARY not in str(hidden)
     (_, container) = shown["environment"]
     assert container["variables"][0]["value"] == CANARY
+    assert container["variables"][0]["runningValue"] == f"old-{CANARY}"
     assert container["variables"][1]["source"] == {"kind": "image"}
+    assert hidden["environment"][1]["variables"][0]["running"] == "other"
     assert world.asked_images == ["i:1", "sha256:c"] * 2
 
 

@@ -7,7 +7,7 @@ import pytest
 from podyard.api.core_v1 import Pod
 from podyard.api.runtime import EnvVar
 from podyard.node.environment.build import EnvironmentSources, build_environment
-from podyard.node.environment.explain import explain_environment
+from podyard.node.environment.explain import describe_environment, explain_environment
 
 CANARY = "canary-value"
 
@@ -172,3 +172,63 @@ def test_bytes_that_are_no_text_are_shown_as_escapes():
     (origin,) = explain_environment(pod, pod.spec.containers[0], sources)
 
     assert origin.to_document(frozenset({"s"}))["value"] == "\\xff\\xfe"
+
+
+def beside(pod, running, shown=frozenset()):
+    container = pod.spec.containers[0]
+    origins = explain_environment(pod, container, SOURCES)
+    found = describe_environment(container, origins, running, shown)
+    return {one["name"]: one for one in found}
+
+
+PLAIN = [{"name": "A", "value": "now"}, {"name": "B", "value": "same"}]
+
+
+def test_what_the_running_container_has_is_told_beside():
+    told = beside(
+        make([*PLAIN, {"name": "NEW", "value": "1"}]),
+        ("A=then", "B=same", "HOSTNAME=p", "LEFT=over", "DB_PORT=x"),
+    )
+
+    assert (told["A"]["value"], told["A"]["runningValue"]) == ("now", "then")
+    assert "running" not in told["B"]
+    assert told["NEW"]["running"] == "absent"
+    assert told["HOSTNAME"] == {
+        "name": "HOSTNAME",
+        "source": {"kind": "runtime"},
+        "value": "p",
+    }
+    assert told["LEFT"]["source"] == {"kind": "gone"}
+
+
+def test_nothing_is_compared_where_nobody_knows_what_runs():
+    assert "running" not in str(beside(make(PLAIN), ()))
+
+
+@pytest.mark.parametrize(
+    ("env", "env_from"),
+    [
+        pytest.param(PLAIN, [{"secretRef": {"name": "s"}}], id="key-removed-since"),
+        pytest.param(
+            [{"name": "A", "value": "$(OLD)"}],
+            [{"secretRef": {"name": "s"}}],
+            id="taken-in-before",
+        ),
+        pytest.param([*CASES[5].values[0], *PLAIN], [], id="file"),
+    ],
+)
+def test_no_running_value_is_shown_that_may_once_have_been_secret(env, env_from):
+    running = (f"A={CANARY}", f"B={CANARY}", f"PATH={CANARY}", f"OLD={CANARY}")
+
+    told = beside(make(env, env_from), running)
+
+    assert CANARY not in str(told)
+    assert told["OLD"]["hidden"] == ["the running container"]
+
+
+def test_running_values_are_shown_to_whom_every_secret_may_be():
+    pod = make(PLAIN, [{"secretRef": {"name": "s"}}])
+
+    told = beside(pod, ("A=then", "OLD=x"), frozenset({"s"}))
+
+    assert (told["A"]["runningValue"], told["OLD"]["value"]) == ("then", "x")
