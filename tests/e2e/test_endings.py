@@ -19,7 +19,7 @@ from support.api import (
     statuses,
     until,
 )
-from support.instance import running_podyard
+from support.instance import RunningPodyard, running_podyard
 from support.kubectl import find_kubectls
 from support.manifests import SLEEP, container, pod
 
@@ -302,6 +302,43 @@ def test_a_node_short_of_memory_runs_it(tmp_path: Path, marks: Marks) -> None:
             )
         )
         api.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: containers are run")
+def test_down_runs_it_by_priority(tmp_path: Path, marks: Marks) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "shutdownGracePeriodByPodPriority:\n"
+        "- {priority: 0, shutdownGracePeriodSeconds: 3}\n"
+        "- {priority: 1000, shutdownGracePeriodSeconds: 4}\n"
+    )
+    instance = RunningPodyard(f"order-{os.getpid()}", tmp_path / "data")
+    try:
+        instance.up("--config", str(config))
+        api = Api(instance.kubeconfig)
+        api.create(
+            {
+                "apiVersion": "scheduling.k8s.io/v1",
+                "kind": "PriorityClass",
+                "metadata": {"name": "high"},
+                "value": 1000,
+            }
+        )
+        for name, spec in (("last", {"priorityClassName": "high"}), ("first", {})):
+            document = marks.hooked(name, spec=spec)
+            main = document["spec"]["containers"][0]
+            command = main["lifecycle"]["preStop"]["exec"]["command"]
+            command[-1] += f"; echo {name} >> /marks/order; sleep 1"
+            api.create(document)
+        for name in ("last", "first"):
+            api.until_pod(name, is_ready)
+        api.close()
+
+        instance.cli("down")
+
+        assert (marks.home / "order").read_text().split() == ["first", "last"]
+    finally:
+        instance.cli("down", "--grace", "1s", "--purge", check=False)
 
 
 # --- ways that do not
