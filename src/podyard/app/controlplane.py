@@ -50,6 +50,9 @@ from podyard.store.sqlite import SqliteStore, open_store
 
 log = structlog.get_logger()
 
+#: Requests that a house in this process has under way at once. More would only make
+#: more connections, each with its TLS handshake, to a server on the same core.
+LOCAL_IN_FLIGHT: Final = 4
 #: A part of the control plane that crashed starts again after so many seconds.
 RESTART_AFTER_S: Final = 2.0
 
@@ -228,8 +231,12 @@ async def run_houses(plane: ControlPlane, *, clock: Clock) -> None:
     manager = plane.connection(plane.pki.controller_manager)
     scheduling = plane.connection(plane.pki.scheduler)
     async with (
-        HttpApiClient(manager, user_agent="podyard-controllers") as manager_client,
-        HttpApiClient(scheduling, user_agent="podyard-scheduler") as scheduler_client,
+        HttpApiClient(
+            manager, user_agent="podyard-controllers", in_flight=LOCAL_IN_FLIGHT
+        ) as manager_client,
+        HttpApiClient(
+            scheduling, user_agent="podyard-scheduler", in_flight=LOCAL_IN_FLIGHT
+        ) as scheduler_client,
         asyncio.TaskGroup() as group,
     ):
         controllers = ControllerRunner(

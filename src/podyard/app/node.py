@@ -89,6 +89,8 @@ from podyard.store.sqlite_journal import open_node_journal
 
 log = structlog.get_logger()
 
+#: Requests under way at once: each needs a connection, and connections cost more.
+REQUESTS_AT_ONCE: Final = 6
 #: How often old records of the journal are removed, seconds.
 PRUNE_S: Final = 3600.0
 #: The first containerd and CRI-O that mount images as volumes.
@@ -240,6 +242,17 @@ class Node:
         }
 
 
+def _pulling(statuses: Iterable[Document]) -> str:
+    """Return how far the pull is that goes on; empty where there is none."""
+    for container in statuses:
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") in {"ContainerCreating", "PodInitializing"}:
+            message = str(waiting.get("message") or "")
+            if message:
+                return message
+    return ""
+
+
 def _describe_pod(pod: Pod, status: Document) -> Document:
     containers = status.get("containerStatuses") or []
     ready = sum(1 for container in containers if container.get("ready"))
@@ -257,6 +270,9 @@ def _describe_pod(pod: Pod, status: Document) -> Document:
         "ready": f"{ready}/{len(pod.spec.containers)}",
         "restarts": sum(c.get("restartCount", 0) for c in containers),
         "ip": status.get("podIP") or "",
+        "pulling": _pulling(
+            (*(status.get("initContainerStatuses") or ()), *containers)
+        ),
     }
 
 
@@ -270,7 +286,9 @@ async def open_node(setup: NodeSetup, *, clock: Clock) -> AsyncGenerator[Node, N
     """
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(
-            HttpApiClient(setup.connection, user_agent="podyard-node")
+            HttpApiClient(
+                setup.connection, user_agent="podyard-node", in_flight=REQUESTS_AT_ONCE
+            )
         )
         journal = await stack.enter_async_context(
             open_node_journal(setup.config.data_dir / "journal.db")

@@ -54,6 +54,7 @@ class HttpApiClient:
         connection: where, and as whom.
         user_agent: what the server sees; ``podyard/<version>`` and this.
         request_timeout_s: seconds an ordinary request may take.
+        in_flight: ordinary requests under way at once; watches come on top.
     """
 
     def __init__(
@@ -62,12 +63,13 @@ class HttpApiClient:
         *,
         user_agent: str = "",
         request_timeout_s: float = REQUEST_S,
+        in_flight: int = IN_FLIGHT,
     ) -> None:
         self._connection = connection
         self._server = connection.server.rstrip("/")
         self._user_agent = f"podyard/{__version__} {user_agent}".strip()
         self._request_timeout_s = request_timeout_s
-        self._in_flight = asyncio.Semaphore(IN_FLIGHT)
+        self._in_flight = asyncio.Semaphore(in_flight)
         self._session: aiohttp.ClientSession | None = None
         self._ssl: ssl.SSLContext | None = None
         self._file_token = ""
