@@ -25,6 +25,9 @@ def _run(args: argparse.Namespace) -> int:
         print()
         header = ("NAMESPACE", "POD", "STATUS", "READY", "RESTARTS", "IP")
         print(build_table(header, [tuple(str(pod[h]) for h in _POD) for pod in pods]))
+        for pod in pods:
+            if pod.get("pulling"):
+                print(f"{pod['namespace']}/{pod['name']}: {pod['pulling']}")
     return 0
 
 
