@@ -358,7 +358,7 @@ MANIFESTS = {
     ),
     "wrong-type": (json.dumps(bad_pod(volumes="many")), "volumes"),
     "no-kind": ("apiVersion: v1\nmetadata: {name: x}", "kind"),
-    "unknown-kind": ("apiVersion: v1\nkind: Pond\nmetadata: {name: x}", "validat"),
+    "unknown-kind": ("apiVersion: v1\nkind: Pond\nmetadata: {name: x}", "error: "),
     "name-upwards": (json.dumps(config_map("../x")), "../x"),
     "four-megabytes": (json.dumps(config_map("x", a="x" * 4_000_000)), "too large"),
     "no-container": (
