@@ -88,6 +88,7 @@ def test_a_rule_covers_paths(paths, method, path, allowed):
 
 
 REFERRING = {
+    "metadata": {"name": "web", "namespace": "default"},
     "spec": {
         "serviceAccountName": "robot",
         "imagePullSecrets": [{"name": "pull"}],
@@ -136,7 +137,7 @@ REFERRING = {
 )
 def test_a_pod_refers_to_what_it_names_and_no_more(resource, names):
     assert referenced(REFERRING, resource) == names
-    assert referenced({}, resource) == frozenset()
+    assert referenced({"metadata": {}}, resource) == frozenset()
 
 
 @pytest.mark.parametrize(
