@@ -86,3 +86,30 @@ def test_a_pod_nobody_understands_is_one_pod() -> None:
     accounts.place(_pod("p", "rubbish"), "a")
 
     assert _taken(accounts) == ("0", 1)
+
+
+def test_room_is_kept_for_a_nominated_pod() -> None:
+    accounts = NodeAccounts()
+    accounts.set_node(make("Node", "a"))
+    high, low = _pod("high", "1"), _pod("low", "1")
+    high["metadata"]["uid"], low["metadata"]["uid"] = "uid-high", "uid-low"
+    high["spec"]["priority"] = 10
+
+    accounts.nominate(high, "a")
+
+    def taken(asking: Document) -> int:
+        return accounts.infos(asking)[0].usage.pods
+
+    assert taken(low) == 1
+    assert taken(high) == 0
+    higher = _pod("higher")
+    higher["metadata"]["uid"], higher["spec"]["priority"] = "uid-higher", 11
+    assert taken(higher) == 0
+    assert accounts.outranked(higher, "a") == (high,)
+    assert accounts.nominated_node("uid-high") == "a"
+
+    accounts.place(high, "a")
+
+    assert accounts.nominated_node("uid-high") == ""
+    assert taken(low) == 1
+    assert [placed.uid for placed in accounts.pods_on("a")] == ["uid-high"]
