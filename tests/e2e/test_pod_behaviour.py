@@ -426,7 +426,7 @@ def test_pods_reach_each_other_the_node_and_their_own_host_port(
     assert (
         sh("asks-around", f"timeout 10 wget -qO- http://{host_ip}:38080/") == "page\n"
     )
-    for where in (f"{ip}:80", f"{host_ip}:38080"):
+    for where in (f"{ip}:80", f"{host_ip}:38080", "127.0.0.1:38080"):
         with urllib.request.urlopen(f"http://{where}/", timeout=10) as page:
             assert page.read() == b"page\n"
     assert sh("serves", f"timeout 10 wget -qO- http://{ip}/") == "page\n"
