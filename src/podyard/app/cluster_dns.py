@@ -1,19 +1,23 @@
 """The built-in DNS, made from what the node follows."""
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
 from podyard.app.config import Config
 from podyard.app.instances import Instance
 from podyard.network.dns.decide import DnsSettings
-from podyard.network.dns.forward import Forwarder
 from podyard.network.dns.names import ClusterNames
-from podyard.network.dns.server import DnsServer, DnsSockets
+from podyard.network.dns.sockets import DnsSockets, wait_first_question
 from podyard.node.environment.build import parse_resolv_conf
+
+if TYPE_CHECKING:
+    from podyard.network.dns.server import DnsServer
 
 log = structlog.get_logger()
 
@@ -45,6 +49,26 @@ def dns_loop(
     """
     if sockets is None:
         return {}
+    return {"dns": partial(_serve, config, row, sockets, names, wait_named)}
+
+
+async def _serve(
+    config: Config,
+    row: Instance,
+    sockets: DnsSockets,
+    names: ClusterNames,
+    wait_named: Callable[[], Awaitable[object]],
+) -> None:
+    await wait_first_question(sockets)
+    server = await asyncio.to_thread(_make_server, config, row, names)
+    await server.run(sockets, wait_ready=wait_named)
+
+
+def _make_server(config: Config, row: Instance, names: ClusterNames) -> "DnsServer":
+    # Megabytes that an instance whose Pods ask nothing need not hold.
+    from podyard.network.dns.forward import Forwarder  # noqa: PLC0415
+    from podyard.network.dns.server import DnsServer  # noqa: PLC0415
+
     settings = DnsSettings(
         config.cluster_domain.lower(),
         row.cluster_dns_ip,
@@ -52,8 +76,7 @@ def dns_loop(
     )
     chance = random.Random()  # noqa: S311 - spreads load, hides nothing
     forwarder = Forwarder(partial(_resolvers, config, row))
-    server = DnsServer(settings, names, forwarder, chance=chance)
-    return {"dns": partial(server.run, sockets, wait_ready=wait_named)}
+    return DnsServer(settings, names, forwarder, chance=chance)
 
 
 def _resolvers(config: Config, row: Instance) -> tuple[str, ...]:

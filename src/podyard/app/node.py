@@ -48,7 +48,7 @@ from podyard.network.agent import NetworkAgent
 from podyard.network.conntrack import forget_stale_flows
 from podyard.network.decide import NetworkFacts
 from podyard.network.dns.names import ClusterNames
-from podyard.network.dns.server import DnsSockets
+from podyard.network.dns.sockets import DnsSockets
 from podyard.network.nftables import Nftables
 from podyard.node.agent import NodeAgent, NodeConfig, NodeParts, PodEvents
 from podyard.node.credentials.manager import CredentialManager

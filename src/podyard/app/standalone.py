@@ -36,7 +36,7 @@ from podyard.client.kubeconfig import build_kubeconfig, write_kubeconfig
 from podyard.lib.clock import Clock, SystemClock
 from podyard.network.bridge import BridgeError, HostSysctls
 from podyard.network.decide import NetworkFacts
-from podyard.network.dns.server import DnsSockets, open_dns_sockets
+from podyard.network.dns.sockets import DnsSockets, open_dns_sockets
 from podyard.server.admission.chain import UnknownPluginError
 from podyard.store.backend import StoreError
 

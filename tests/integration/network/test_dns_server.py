@@ -17,7 +17,8 @@ import pytest
 from podyard.network.dns.decide import DnsSettings
 from podyard.network.dns.forward import Forwarder
 from podyard.network.dns.names import ClusterNames
-from podyard.network.dns.server import DnsServer, DnsSockets, open_dns_sockets
+from podyard.network.dns.server import DnsServer
+from podyard.network.dns.sockets import DnsSockets, open_dns_sockets
 
 pytestmark = pytest.mark.integration
 

@@ -26,11 +26,10 @@ from podyard.network.dns.messages import (
     to_bytes,
 )
 from podyard.network.dns.names import ClusterNames
+from podyard.network.dns.sockets import DnsSockets
 
 log = structlog.get_logger()
 
-#: The port that resolvers know.
-PORT: Final = 53
 #: So many questions are remembered, and so many orders of an answer.
 _REMEMBERED: Final = 1024
 _ORDERS: Final = 4
@@ -40,55 +39,6 @@ _AT_A_TIME: Final = 32
 #: So many TCP connections may be open at once, and so long without a word, seconds.
 _MAX_CONNECTIONS: Final = 100
 _IDLE_S: Final = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class DnsSockets:
-    """Where DNS listens: one port, UDP and TCP."""
-
-    udp: socket.socket
-    tcp: socket.socket
-    ip: str
-    port: int
-
-    def close(self) -> None:
-        """Close both."""
-        self.udp.close()
-        self.tcp.close()
-
-
-def open_dns_sockets(ip: str) -> DnsSockets:
-    """Listen on port 53 of an address, or where that is taken on any free one.
-
-    Raises:
-        OSError: no port can be had.
-    """
-    try:
-        return _open(ip, PORT)
-    except OSError:
-        pass
-    for _ in range(20):
-        with suppress(OSError):
-            return _open(ip, 0)
-    return _open(ip, 0)
-
-
-def _open(ip: str, port: int) -> DnsSockets:
-    tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        tcp.bind((ip, port))
-        chosen = int(tcp.getsockname()[1])
-        udp.bind((ip, chosen))
-        tcp.listen()
-        for opened in (tcp, udp):
-            opened.settimeout(0)
-    except BaseException:
-        tcp.close()
-        udp.close()
-        raise
-    return DnsSockets(udp, tcp, ip, chosen)
 
 
 @dataclass(slots=True)

@@ -1,0 +1,218 @@
+"""``python -m benchmarks.services``: Services and DNS of one instance, in figures.
+
+200 Services of 5 ports each: how long nft takes for all of them and for one change,
+how long a change takes from the API to the kernel, what DNS answers cost, and whether
+Pods start slower.
+"""
+
+import asyncio
+import multiprocessing
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import dns.message
+
+from benchmarks.figures import p50, quantile
+from benchmarks.instance import Bench, delete, pod, watching
+from podyard.api.documents import Document
+from podyard.api.scheme import ENDPOINT_SLICE, POD, SERVICE
+from podyard.app.instances import InstanceTable
+from podyard.client.http import HttpApiClient
+from podyard.network.build import ServiceRule
+from podyard.network.decide import NetworkFacts, decide_table
+from podyard.network.nftables import remove_table, run_nft
+from podyard.network.table import change_table, replace_table
+
+SERVICES = 200
+PORTS = 5
+QUESTIONS = 5000
+
+
+def ms(seconds: float) -> str:
+    """Show seconds as milliseconds."""
+    return f"{seconds * 1000:.2f} ms"
+
+
+def rules(*, without: int = -1) -> list[ServiceRule]:
+    """Return the rules of all Services, three endpoints each."""
+    return [
+        ServiceRule(
+            (f"198.18.{number // 250}.{number % 250 + 1}",),
+            80 + port,
+            "TCP",
+            tuple((f"198.19.0.{end}", 8000 + port) for end in (2, 3, 4)),
+        )
+        for number in range(SERVICES)
+        for port in range(PORTS)
+        if number != without
+    ]
+
+
+def measure_nft() -> None:
+    """Time nft alone, in a table of our own."""
+    facts = NetworkFacts(
+        "podyard-bench-rules",
+        "pyd-none",
+        "198.19.0.0/24",
+        "198.18.0.0/16",
+        bridged_packets_are_filtered=True,
+    )
+    begin = time.perf_counter()
+    full = decide_table(facts, services=rules())
+    decided_s = time.perf_counter() - begin
+    run_nft(replace_table(decide_table(facts)))
+    whole = [timed(replace_table(full)) for _ in range(7)]
+    fewer = decide_table(facts, services=rules(without=17))
+    one = [
+        timed(change_table(old, new))
+        for _ in range(5)
+        for old, new in ((full, fewer), (fewer, full))
+    ]
+    remove_table(facts.table)
+    print(f"decide the table of {SERVICES} x {PORTS}: {ms(decided_s)}")
+    print(f"load it whole: p50 {ms(p50(whole))}, worst {ms(max(whole))} (aim 200 ms)")
+    print(f"one Service comes or goes: p50 {ms(p50(one))}, worst {ms(max(one))}")
+
+
+def timed(text: str) -> float:
+    """Load a ruleset; return the seconds it took."""
+    begin = time.perf_counter()
+    run_nft(text)
+    return time.perf_counter() - begin
+
+
+def service(name: str) -> Document:
+    """Return a Service of five ports."""
+    ports = [{"name": f"p{n}", "port": 80 + n} for n in range(PORTS)]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {"selector": {"bench": "yes"}, "ports": ports},
+    }
+
+
+def questions(
+    address: str, results: "multiprocessing.Queue[tuple[str, list[float]]]"
+) -> None:
+    """Ask from another process, as Pods do."""
+    kinds = {
+        "one name": lambda _: "s-1.default.svc.cluster.local",
+        "200 names in turn": lambda n: f"s-{n % SERVICES}.default.svc.cluster.local",
+        "names that are not": lambda n: f"x-{n}.default.svc.cluster.local",
+    }
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(2)
+        client.connect((address, 53))
+        for kind, name in kinds.items():
+            took = []
+            for number in range(QUESTIONS):
+                wire = dns.message.make_query(name(number), "A").to_wire()
+                begin = time.perf_counter()
+                client.send(wire)
+                client.recv(2000)
+                took.append(time.perf_counter() - begin)
+            results.put((kind, took))
+
+
+async def start_pods(
+    client: HttpApiClient, prefix: str, rounds: int = 8, *, links: bool = True
+) -> list[float]:
+    """Return the seconds from POST to Running, one Pod after the other."""
+    took = []
+    async with watching(client) as watch:
+        for number in range(rounds):
+            name = f"{prefix}-{number}"
+            begin = time.perf_counter()
+            document = pod(name)
+            document["metadata"]["labels"] = {}
+            document["spec"]["enableServiceLinks"] = links
+            await client.create(POD, document, "default")
+            await watch.wait_running(name)
+            took.append(watch.running_at[name] - begin)
+            await delete(client, name)
+            await watch.wait_gone(name)
+    return took[2:]
+
+
+async def measure_instance(bench: Bench) -> None:
+    """Measure a whole instance."""
+    row = InstanceTable().get(bench.name)
+    assert row is not None
+    async with bench.client() as client:
+        before = await start_pods(client, "before")
+        await client.create(POD, pod("server"), "default")
+        begin = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for number in range(SERVICES):
+                group.create_task(
+                    client.create(SERVICE, service(f"s-{number}"), "default")
+                )
+        while (
+            len((await client.list(ENDPOINT_SLICE, "default"))["items"]) < SERVICES + 1
+        ):
+            await asyncio.sleep(0.05)
+        print(
+            f"{SERVICES} Services made, with slices: {ms(time.perf_counter() - begin)}"
+        )
+        delays = [await from_api_to_kernel(client, row.nft_table, n) for n in range(7)]
+        print(f"a new Service, POST to rule in the kernel: p50 {ms(p50(delays))}")
+        after = await start_pods(client, "after")
+        unlinked = await start_pods(client, "unlinked", links=False)
+        print(f"Pod start without Services: p50 {ms(p50(before))}")
+        print(
+            f"Pod start with {SERVICES}, no variables of them: p50 {ms(p50(unlinked))}"
+        )
+        print(f"Pod start with {SERVICES}: p50 {ms(p50(after))}")
+    results: multiprocessing.Queue[tuple[str, list[float]]] = multiprocessing.Queue()
+    asking = multiprocessing.Process(
+        target=questions, args=(row.cluster_dns_ip, results)
+    )
+    asking.start()
+    for _ in range(3):
+        kind, took = await asyncio.to_thread(results.get)
+        shown = f"p50 {ms(p50(took))}, p99 {ms(quantile(took, 0.99))}"
+        print(f"DNS, {kind}: {shown} (aim 1 ms)")
+    asking.join()
+
+
+async def from_api_to_kernel(client: HttpApiClient, table: str, number: int) -> float:
+    """Return the seconds until the kernel refuses or forwards a new Service."""
+    begin = time.perf_counter()
+    made = await client.create(SERVICE, service(f"new-{number}"), "default")
+    key = f"{made['spec']['clusterIP']} . tcp . 80"
+    command = ["nft", "get", "element", "inet", table]
+    while True:
+        maps = ("cluster_ips", "unserved_ips")
+        for name in maps:
+            done = await asyncio.to_thread(
+                subprocess.run,
+                [*command, name, f"{{ {key} }}"],
+                capture_output=True,
+                check=False,
+            )
+            if done.returncode == 0:
+                return time.perf_counter() - begin
+
+
+def main() -> None:
+    """Measure everything."""
+    measure_nft()
+    with tempfile.TemporaryDirectory() as directory:
+        bench = Bench("bench-services", Path(directory) / "data")
+        try:
+            bench.up()
+            asyncio.run(measure_instance(bench))
+            pid = bench.status()["pid"]
+            status = Path(f"/proc/{pid}/status").read_text()
+            line = next(x for x in status.splitlines() if x.startswith("VmRSS"))
+            print(f"memory of Podyard: {line.split()[1]} kB (aim 120 MB)")
+        finally:
+            bench.cli("down", "--grace", "1s", "--purge")
+
+
+if __name__ == "__main__":
+    main()
