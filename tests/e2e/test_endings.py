@@ -171,6 +171,32 @@ def test_preemption_runs_it(api: Api, marks: Marks, start: Callable) -> None:
         api.delete(f"{CLASSES}/{name}")
 
 
+def test_a_critical_pod_given_to_the_node_runs_it(
+    api: Api, marks: Marks, start: Callable
+) -> None:
+    (node,) = api.must("GET", "/api/v1/nodes")["items"]
+    cores = int(node["status"]["allocatable"]["cpu"])
+    resources = {"requests": {"cpu": f"{cores * 700}m"}}
+    start(marks.hooked("displaced", resources=resources))
+    document = pod("critical", container(resources=resources))
+    document["spec"] |= {
+        "nodeName": node["metadata"]["name"],
+        "priorityClassName": "system-node-critical",
+    }
+
+    start(document)
+
+    ended = api.pod("displaced")["status"]
+    message = "Preempted in order to admit critical pod"
+    assert (ended["phase"], ended["reason"], ended["message"]) == (
+        "Failed",
+        "Preempting",
+        message,
+    )
+    assert api.until_event("displaced", "Warning Preempting").endswith(message)
+    assert marks.count("displaced") == 1
+
+
 def probe(script: str) -> Document:
     return {
         "exec": {"command": ["sh", "-c", script]},

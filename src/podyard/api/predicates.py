@@ -308,6 +308,17 @@ def resource_shortfalls(
     return tuple(shortfalls)
 
 
+def requested_amount(pod: Document, resource: str) -> int:
+    """Return what a Pod takes of a resource, in the unit of ``Shortfall``.
+
+    Raises:
+        QuantityError: an amount is no quantity.
+    """
+    if resource == PODS:
+        return 1
+    return _measure(resource, pod_requests(pod).get(resource, ZERO))
+
+
 def has_port_conflict(pod: Document, usage: NodeUsage) -> bool:
     """Say whether a node port the Pod wants is taken."""
     return any(
@@ -366,7 +377,7 @@ def decide_admission(
     refusal = _refuse_by_platform(pod, node)
     if refusal is not None:
         return refusal
-    for short in _known_shortfalls(pod, node, usage):
+    for short in admission_shortfalls(pod, node, usage):
         return Rejection(f"OutOf{short.resource}", short.message)
     failed = _failed_predicate(pod, node, usage)
     if failed is None and is_static:
@@ -402,9 +413,14 @@ def _refuse_by_platform(pod: Document, node: Document) -> Rejection | None:
     return None
 
 
-def _known_shortfalls(
+def admission_shortfalls(
     pod: Document, node: Document, usage: NodeUsage
 ) -> Iterable[Shortfall]:
+    """Iterate over what the node itself has too little of for a Pod given to it.
+
+    Raises:
+        QuantityError: an amount is no quantity.
+    """
     allocatable = (node.get("status") or {}).get("allocatable") or {}
     for short in resource_shortfalls(pod, node, usage):
         # A cluster-level resource the node never heard of is the scheduler's matter.

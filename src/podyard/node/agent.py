@@ -54,6 +54,7 @@ from podyard.node.status.manager import StatusManager
 from podyard.node.sync.act import ActParts, ActSettings, NodeNow, PodActor
 from podyard.node.sync.admission.decide import (
     HostAbilities,
+    decide_critical_preemption,
     decide_node_admission,
     decide_pressure_admission,
 )
@@ -83,6 +84,11 @@ log = structlog.get_logger()
 GARBAGE_S: Final = 60.0
 #: After a crash of one of the agent's loops it starts again, seconds.
 RESTART_S: Final = 1.0
+#: Whether Pods that end for a critical one are over is asked so often, seconds.
+ROOM_POLL_S: Final = 0.2
+#: What is said of a Pod that ends for a critical one.
+PREEMPTING: Final = "Preempting"
+PREEMPTED_MESSAGE: Final = "Preempted in order to admit critical pod"
 
 
 class PodEvents:
@@ -207,6 +213,8 @@ class NodeAgent:
         self._allocatable = build_allocatable(config.node, self._facts)
         self._pods: dict[str, Pod] = {}
         self._held_static: dict[tuple[str, str], Pod] = {}
+        self._room_for: dict[str, frozenset[str]] = {}
+        self._room_wanted = asyncio.Event()
         self._sources = {API} | ({FILE} if config.manifest_dir else set())
         self._reported: set[str] = set()
         self._collect_soon = asyncio.Event()
@@ -330,6 +338,7 @@ class NodeAgent:
             ("pleg-relist", self._relister.run),
             ("mirror-pods", self._mirrors.run),
             ("garbage", self._collect_for_ever),
+            ("critical-pods", self._admit_critical_for_ever),
             ("log-rotation", self._rotation.run),
             (
                 "pods-api",
@@ -474,6 +483,7 @@ class NodeAgent:
             self._mirrors.drop(pod)
             return
         self._pods.pop(pod.uid, None)
+        self._room_for.pop(pod.uid, None)
         if self._parts.referenced is not None:
             self._parts.referenced.unregister_pod(pod.uid)
         if self._workers is not None:
@@ -496,7 +506,11 @@ class NodeAgent:
 
     def _begin(self, pod: Pod) -> None:
         assert self._workers is not None
+        if pod.uid in self._room_for:
+            return  # others are ending for it
         rejection = self._admit(pod)
+        if rejection is not None and self._make_room(pod):
+            return
         self._workers.update(pod)
         if rejection is not None:
             self._parts.events.event(
@@ -523,6 +537,44 @@ class NodeAgent:
             )
         except QuantityError as error:
             return Rejection("UnexpectedAdmissionError", str(error))
+
+    def _make_room(self, pod: Pod) -> bool:
+        """End less important Pods for a critical one; return whether some end."""
+        active = [p for p in self.active_pods() if p.uid != pod.uid]
+        try:
+            victims = decide_critical_preemption(
+                pod, self.registration.document, active, self._config.host
+            )
+        except QuantityError:
+            return False
+        by_uid = {other.uid: other for other in active}
+        for uid in victims:
+            victim = by_uid[uid]
+            self._parts.events.event(
+                victim.document, "Warning", PREEMPTING, PREEMPTED_MESSAGE
+            )
+            failure = PodFailure(PREEMPTING, PREEMPTED_MESSAGE, disrupted=True)
+            self.end_pod(uid, PodEnding("preempted", failure=failure))
+            log.info("pod_preempted", pod=victim.full_name, by=pod.full_name)
+        if victims:
+            self._room_for[pod.uid] = frozenset(victims)
+            self._room_wanted.set()
+        return bool(victims)
+
+    async def _admit_critical_for_ever(self) -> None:
+        """Let critical Pods in as soon as those that end for them are over."""
+        while True:
+            await self._room_wanted.wait()
+            for uid, victims in list(self._room_for.items()):
+                if all(self.is_over(victim) for victim in victims):
+                    del self._room_for[uid]
+                    pod = self._pods.get(uid)
+                    if pod is not None:
+                        self._begin(pod)
+            if self._room_for:
+                await asyncio.sleep(ROOM_POLL_S)
+            else:
+                self._room_wanted.clear()
 
     def _has_run(self, pod: Pod) -> bool:
         """Return whether a Pod ran here before this agent started."""

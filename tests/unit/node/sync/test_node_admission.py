@@ -6,7 +6,11 @@ import pytest
 
 from podyard.api.core_v1 import Pod
 from podyard.api.documents import Document
-from podyard.node.sync.admission.decide import HostAbilities, decide_node_admission
+from podyard.node.sync.admission.decide import (
+    HostAbilities,
+    decide_critical_preemption,
+    decide_node_admission,
+)
 
 ALLOCATABLE = {"cpu": "2", "memory": "1Gi", "pods": "2", "ephemeral-storage": "10Gi"}
 NODE: Document = {
@@ -84,3 +88,86 @@ def test_an_owner_may_allow_unsafe_sysctls() -> None:
     host = HostAbilities(unsafe_sysctls=("kernel.msg*",))
 
     assert decide_node_admission(pod, NODE, [], host) is None
+
+
+# --- critical Pods
+
+
+def running(name: str, cpu: str, qos: str = "Burstable", priority: int = 0) -> Pod:
+    requests = {"cpu": cpu, "memory": "1Mi"}
+    resources: Document = {"requests": requests}
+    if qos == "Guaranteed":
+        resources["limits"] = requests
+    if qos == "BestEffort":
+        resources = {}
+    found = document(
+        containers=[{"name": "c", "resources": resources}], priority=priority
+    )
+    found["metadata"] = {"name": name, "namespace": "d", "uid": name}
+    return Pod.of(found)
+
+
+CRITICAL = 2_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("cpu", "priority", "others", "victims"),
+    [
+        pytest.param("1", CRITICAL, [running("a", "2")], ("a",), id="the-only-one"),
+        pytest.param("1", 5, [running("a", "2")], (), id="only-critical-ones-may"),
+        pytest.param(
+            "1", CRITICAL, [running("a", "2", priority=CRITICAL)], (), id="equals-stay"
+        ),
+        pytest.param(
+            "1",
+            CRITICAL + 1000,
+            [running("a", "2", priority=CRITICAL)],
+            ("a",),
+            id="a-more-critical-one",
+        ),
+        pytest.param(
+            "500m",
+            CRITICAL,
+            [running("big", "1500m"), running("small", "500m")],
+            ("small",),
+            id="the-nearest",
+        ),
+        pytest.param(
+            "1",
+            CRITICAL,
+            [running("guaranteed", "1", "Guaranteed"), running("burstable", "1")],
+            ("burstable",),
+            id="the-lower-class",
+        ),
+        pytest.param(
+            "2",
+            CRITICAL,
+            [running("guaranteed", "1", "Guaranteed"), running("burstable", "1")],
+            ("guaranteed", "burstable"),
+            id="both",
+        ),
+        pytest.param(
+            "100m",
+            CRITICAL,
+            [running("b", "0", "BestEffort"), running("a", "1")],
+            ("b",),
+            id="one-pod-too-many",
+        ),
+        pytest.param("5", CRITICAL, [running("a", "2")], (), id="never-enough"),
+    ],
+)
+def test_who_ends_for_a_critical_pod(
+    cpu: str, priority: int, others: list[Pod], victims: tuple[str, ...]
+) -> None:
+    wanted = Pod.of(document(cpu, priority=priority))
+
+    assert decide_critical_preemption(wanted, NODE, others, HostAbilities()) == victims
+
+
+def test_what_room_does_not_help_ends_nobody() -> None:
+    wanted = Pod.of(document(priority=CRITICAL, nodeSelector={"disk": "ssd"}))
+
+    assert (
+        decide_critical_preemption(wanted, NODE, [running("a", "2")], HostAbilities())
+        == ()
+    )

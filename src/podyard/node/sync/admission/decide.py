@@ -4,20 +4,23 @@ Source: ``pkg/kubelet/lifecycle``, ``pkg/kubelet/sysctl`` and
 ``pkg/security/apparmor`` (v1.36); Kubernetes docs "Using sysctls".
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from podyard.api.core_v1 import Pod
 from podyard.api.documents import Document
 from podyard.api.predicates import (
     Rejection,
+    admission_shortfalls,
     decide_admission,
+    requested_amount,
     tolerates,
     usage_of,
 )
 from podyard.api.priority import CRITICAL
-from podyard.api.resources import BEST_EFFORT, qos_class
+from podyard.api.resources import BEST_EFFORT, BURSTABLE, GUARANTEED, qos_class
 from podyard.node.sync.build import normalize_sysctl
 
 #: Sysctls that are namespaced and cannot harm others.
@@ -85,6 +88,97 @@ def decide_node_admission(
     return None
 
 
+def decide_critical_preemption(
+    pod: Pod, node: Document, others: Sequence[Pod], host: HostAbilities
+) -> tuple[str, ...]:
+    """Return the Pods to end so that a critical one is let in; none where it is no use.
+
+    As few as possible of the best QoS class go: Guaranteed ones only for what the end
+    of all others does not give, then Burstable ones, then BestEffort ones; of each
+    class those that come nearest to what is lacking.
+
+    Source: ``pkg/kubelet/preemption`` (v1.36).
+
+    Args:
+        pod: the Pod that was refused.
+        node: the Node with its status.
+        others: the other Pods that are active here.
+        host: what the host can do.
+
+    Returns:
+        Their uids.
+
+    Raises:
+        QuantityError: an amount is no quantity.
+    """
+    if not _is_critical(pod):
+        return ()
+    usage = usage_of(other.document for other in others)
+    lacking = {
+        short.resource: short.requested - (short.capacity - short.used)
+        for short in admission_shortfalls(pod.document, node, usage)
+    }
+    classes: dict[str, list[Pod]] = {GUARANTEED: [], BURSTABLE: [], BEST_EFFORT: []}
+    for other in others:
+        if _may_preempt(pod, other):
+            classes[qos_class(other.document)].append(other)
+    chosen: list[Pod] = []
+    for qos, lower in (
+        (GUARANTEED, (BURSTABLE, BEST_EFFORT)),
+        (BURSTABLE, (BEST_EFFORT,)),
+        (BEST_EFFORT, ()),
+    ):
+        given = [*chosen, *(other for name in lower for other in classes[name])]
+        chosen += _nearest(classes[qos], _left(lacking, given))
+    gone = {other.uid for other in chosen}
+    stay = [other.document for other in others if other.uid not in gone]
+    if not chosen or decide_node_admission(pod, node, stay, host) is not None:
+        return ()
+    return tuple(other.uid for other in chosen)
+
+
+def _is_critical(pod: Pod) -> bool:
+    return pod.is_static or (pod.spec.priority or 0) >= CRITICAL
+
+
+def _may_preempt(pod: Pod, other: Pod) -> bool:
+    if _is_critical(pod) and not _is_critical(other):
+        return True
+    mine, theirs = pod.spec.priority, other.spec.priority
+    return mine is not None and theirs is not None and mine > theirs
+
+
+def _left(lacking: Mapping[str, int], gone: Iterable[Pod]) -> dict[str, int]:
+    """Return what still lacks when some Pods have gone."""
+    left = dict(lacking)
+    for pod in gone:
+        for resource in left:
+            left[resource] -= requested_amount(pod.document, resource)
+    return {resource: amount for resource, amount in left.items() if amount > 0}
+
+
+def _nearest(pods: Iterable[Pod], lacking: Mapping[str, int]) -> list[Pod]:
+    """Choose Pods until nothing lacks, always the one nearest to what does."""
+    remaining, chosen = list(pods), []
+    left = dict(lacking)
+    while left and remaining:
+        best = min(remaining, key=partial(_distance, left))
+        remaining.remove(best)
+        chosen.append(best)
+        left = _left(left, [best])
+    return chosen
+
+
+def _distance(lacking: Mapping[str, int], pod: Pod) -> tuple[float, int, str]:
+    """Return how far a Pod is from giving what lacks, then how much it takes."""
+    amounts = [
+        (amount, requested_amount(pod.document, resource))
+        for resource, amount in lacking.items()
+    ]
+    missing = sum(max(need - has, 0) ** 2 / need**2 for need, has in amounts)
+    return missing, sum(has for _, has in amounts), pod.uid
+
+
 def decide_pressure_admission(pod: Pod, pressures: frozenset[str]) -> Rejection | None:
     """Return why a node that is short of something does not run the Pod, or ``None``.
 
@@ -97,8 +191,7 @@ def decide_pressure_admission(pod: Pod, pressures: frozenset[str]) -> Rejection 
         pod: the Pod.
         pressures: the node's pressure conditions that are true.
     """
-    critical = pod.is_static or (pod.spec.priority or 0) >= CRITICAL
-    if not pressures or critical:
+    if not pressures or _is_critical(pod):
         return None
     if pressures == {"MemoryPressure"}:
         taint = {"key": _MEMORY_TAINT, "effect": "NoSchedule"}
