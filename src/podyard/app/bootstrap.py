@@ -1,6 +1,6 @@
 """What every cluster has from its first second.
 
-Namespaces, the system's PriorityClasses, its own Service and DNS.
+Namespaces, the system's PriorityClasses, a StorageClass, its own Service and DNS.
 
 Asks before it writes, so that a later start writes nothing; safe to repeat after a
 crash at any line.
@@ -26,8 +26,10 @@ from podyard.api.scheme import (
     NAMESPACE,
     PRIORITY_CLASS,
     SERVICE,
+    STORAGE_CLASS,
     Kind,
 )
+from podyard.api.storage import CLASS_NAME, DEFAULT_CLASS, PROVISIONER
 from podyard.client.services import ApiClient
 
 log = structlog.get_logger()
@@ -93,6 +95,7 @@ async def bootstrap(client: ApiClient, address: ApiServerAddress) -> int:
         client, (name for name in NAMESPACES if name not in there)
     )
     written += await _create_priority_classes(client)
+    written += await _create_storage_class(client)
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(_ensure(client, kind, document))
@@ -153,6 +156,27 @@ async def _create_priority_classes(client: ApiClient) -> int:
         if document["metadata"]["name"] not in there:
             written += await _create(client, PRIORITY_CLASS, document)
     return written
+
+
+async def _create_storage_class(client: ApiClient) -> bool:
+    """Make the built-in class where there is none of its name."""
+    try:
+        await client.get(STORAGE_CLASS, CLASS_NAME)
+    except ApiError as error:
+        if error.code != 404:
+            raise
+        return await _create(client, STORAGE_CLASS, build_storage_class())
+    return False
+
+
+def build_storage_class() -> Document:
+    """Return the class whose volumes are directories of a node."""
+    return {
+        "metadata": {"name": CLASS_NAME, "annotations": {DEFAULT_CLASS: "true"}},
+        "provisioner": PROVISIONER,
+        "reclaimPolicy": "Delete",
+        "volumeBindingMode": "WaitForFirstConsumer",
+    }
 
 
 async def _create(client: ApiClient, kind: Kind, document: Document) -> bool:

@@ -23,7 +23,14 @@ from podyard.api.feature_gates import FeatureGates
 from podyard.api.identity import User
 from podyard.api.quantity import to_bytes
 from podyard.api.schema import Schemas
-from podyard.api.scheme import ENDPOINT_SLICE, POD, RUNTIME_CLASS, SERVICE
+from podyard.api.scheme import (
+    ENDPOINT_SLICE,
+    PERSISTENT_VOLUME,
+    POD,
+    RUNTIME_CLASS,
+    SERVICE,
+)
+from podyard.api.storage import NODE_LABEL, VOLUMES_DIR, node_label
 from podyard.api.validation import validate_create
 from podyard.app.cluster_dns import dns_loop, dns_servers_of_pods
 from podyard.app.config import Config, shutdown_periods
@@ -83,6 +90,7 @@ from podyard.node.sync.build import BuildSettings
 from podyard.node.volumes.manager import VolumeManager
 from podyard.node.volumes.mounts import ensure_shared
 from podyard.node.volumes.parts import VolumeServices
+from podyard.node.volumes.reclaim import VolumeReclaimer
 from podyard.node.volumes.tokens import TokenManager
 from podyard.store.node_journal import NodeJournal
 from podyard.store.sqlite_journal import open_node_journal
@@ -363,11 +371,13 @@ async def _make_node(
             pull_image=images.ensure_volume_image
             if await _mounts_images(setup.runtime)
             else None,
+            volumes_dir=_volumes_dir(config),
         ),
         events,
         clock,
         recursive_read_only=classes.recursive_read_only,
     )
+    own_volumes, reclaimer = _reclaimer(setup, client, events)
     hooks = HookRunner(
         runtime,
         Deliveries(journal, clock),
@@ -487,6 +497,8 @@ async def _make_node(
                 ),
                 "referenced-objects": referenced.run,
                 "volumes": volumes.run,
+                "local-volumes": own_volumes.run,
+                "reclaimed-volumes": reclaimer.run,
                 "probes": probes.run,
                 "image-gc": gc.run,
                 "node-credentials": lambda: credential_watch.run(agent.retry_now),
@@ -614,7 +626,29 @@ def _node_settings(setup: NodeSetup) -> NodeSettings:
         max_pods=setup.config.max_pods,
         eviction_memory=memory_kept(setup.config),
         pod_cidr=str(setup.row.pod_cidr),
+        annotations={VOLUMES_DIR: str(_volumes_dir(setup.config))},
     )
+
+
+def _volumes_dir(config: Config) -> Path:
+    return config.data_dir.resolve() / "volumes"
+
+
+def _reclaimer(
+    setup: NodeSetup, client: HttpApiClient, events: NodeEvents
+) -> tuple[Informer, VolumeReclaimer]:
+    """Return who follows this node's volumes, and who removes their data."""
+    made: list[Informer] = []
+
+    def follow(tell: OnChange) -> Informer:
+        selector = f"{NODE_LABEL}={node_label(setup.name)}"
+        made.append(
+            Informer(client, PERSISTENT_VOLUME, on_change=tell, label_selector=selector)
+        )
+        return made[0]
+
+    reclaimer = VolumeReclaimer(client, events, _volumes_dir(setup.config), follow)
+    return made[0], reclaimer
 
 
 def _has_apparmor() -> bool:

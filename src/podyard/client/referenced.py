@@ -1,4 +1,4 @@
-"""ConfigMaps and Secrets that Pods of this node refer to, watched one by one.
+"""ConfigMaps, Secrets and claims that Pods of this node refer to, watched one by one.
 
 A node may read only what its Pods name, so each object has a watch of its own
 (``metadata.name=…``), shared by all Pods that refer to it and kept a little longer
@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 from podyard.api.core_v1 import Container, Pod
 from podyard.api.documents import Document
 from podyard.api.errors import ApiError
-from podyard.api.scheme import CONFIG_MAP, SECRET, Kind
+from podyard.api.scheme import CONFIG_MAP, PERSISTENT_VOLUME_CLAIM, SECRET, Kind
 from podyard.client.informer import Informer
 from podyard.client.services import ApiClient, ApiUnreachableError
 
@@ -38,7 +38,7 @@ class ReferencedObjectError(Exception):
 
 
 def pod_references(pod: Pod) -> frozenset[ObjectKey]:
-    """Return every ConfigMap and Secret a Pod names, needed or optional."""
+    """Return every ConfigMap, Secret and claim a Pod names, needed or optional."""
     found: set[ObjectKey] = set()
     namespace = pod.namespace
     for name in pod.spec.image_pull_secrets:
@@ -48,6 +48,9 @@ def pod_references(pod: Pod) -> frozenset[ObjectKey]:
     for volume in pod.spec.volumes:
         refs = _of_volume(volume.source, volume.spec)
         found.update((kind, namespace, name) for kind, name in refs)
+        if volume.source == "ephemeral":
+            claim = f"{pod.name}-{volume.name}"
+            found.add((PERSISTENT_VOLUME_CLAIM, namespace, claim))
     return frozenset(key for key in found if key[2])
 
 
@@ -66,6 +69,8 @@ def _of_volume(source: str, spec: Document) -> Iterator[tuple[Kind, str]]:
         yield CONFIG_MAP, spec.get("name", "")
     elif source == "secret":
         yield SECRET, spec.get("secretName", "")
+    elif source == "persistentVolumeClaim":
+        yield PERSISTENT_VOLUME_CLAIM, spec.get("claimName", "")
     elif source == "projected":
         for projection in spec.get("sources") or ():
             yield CONFIG_MAP, (projection.get("configMap") or {}).get("name", "")

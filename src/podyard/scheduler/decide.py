@@ -135,6 +135,9 @@ def _normalize(raw: Sequence[float], scale: Scale) -> list[float]:
 
 def _failure(unfit: Sequence[Unfit]) -> str:
     """Return the sentence that says why no node is left."""
+    for why in unfit:
+        if why.everywhere:
+            return f"0/{len(unfit)} nodes are available: {', '.join(why.reasons)}."
     reasons = Counter(reason for why in unfit for reason in why.reasons)
     return f"0/{len(unfit)} nodes are available: {histogram(reasons)}."
 

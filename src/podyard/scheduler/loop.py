@@ -8,6 +8,7 @@ they are ended, and their room is kept for it.
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final, Protocol, assert_never
 
 import structlog
@@ -30,6 +31,7 @@ from podyard.scheduler.build import (
     build_mark,
     build_nomination,
 )
+from podyard.scheduler.claims import Claims, ClaimsNotBoundError
 from podyard.scheduler.decide import (
     Placement,
     Unschedulable,
@@ -100,6 +102,7 @@ class Scheduler:
         self._group: asyncio.TaskGroup | None = None
         self.pods = Informer(client, POD, on_change=self._on_pod)
         self.nodes = Informer(client, NODE, on_change=self._on_node)
+        self._claims = Claims(client, self.pods, self._changed)
         self.budgets = Informer(
             client, POD_DISRUPTION_BUDGET, on_change=lambda _old, _new: None
         )
@@ -113,6 +116,10 @@ class Scheduler:
             group.create_task(self.nodes.run(), name="scheduler nodes")
             group.create_task(self.pods.run(), name="scheduler pods")
             group.create_task(self.budgets.run(), name="scheduler budgets")
+            for informer in self._claims.informers:
+                group.create_task(informer.run(), name=f"scheduler {informer!r}")
+            for informer in self._claims.informers:
+                await informer.wait_synced()
             await self.nodes.wait_synced()
             await self.pods.wait_synced()
             await self.budgets.wait_synced()
@@ -149,6 +156,8 @@ class Scheduler:
             self._changed.set()
 
     def _on_pod(self, old: Document | None, new: Document | None) -> None:
+        if self._binding:
+            self._claims.hear_of_pod()
         if new is None:
             assert old is not None
             self._forget(str(old["metadata"]["uid"]))
@@ -219,6 +228,9 @@ class Scheduler:
             )
             return
         infos = self._accounts.infos(pod)
+        storage = self._claims.of(pod)
+        if storage is not None:
+            infos = tuple(replace(info, storage=storage) for info in infos)
         try:
             verdict = self._decide(uid, pod, infos)
         except QuantityError as error:
@@ -304,6 +316,10 @@ class Scheduler:
     async def _bind(self, uid: str, pod: Document, node_name: str) -> None:
         metadata = pod["metadata"]
         try:
+            if not await self._claims.bind(pod, node_name):
+                self._binding.discard(uid)
+                self._forget(uid)
+                return
             await self._client.create_subresource(
                 POD,
                 metadata["name"],
@@ -311,7 +327,7 @@ class Scheduler:
                 build_binding(pod, node_name),
                 metadata["namespace"],
             )
-        except (ApiError, ApiUnreachableError) as error:
+        except (ApiError, ApiUnreachableError, ClaimsNotBoundError) as error:
             await self._take_back(uid, pod, error)
             return
         self._binding.discard(uid)

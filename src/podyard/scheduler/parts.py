@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from podyard.api.documents import Document
 from podyard.api.predicates import NodeUsage
+from podyard.api.storage import PodStorage
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +20,13 @@ class NodeInfo:
     Attributes:
         node: the Node.
         usage: what the Pods on it take, those on their way to it included.
+        storage: the claims of the Pod that is asked about; ``None`` where it has
+            none, or nobody looked.
     """
 
     node: Document
     usage: NodeUsage = field(default_factory=NodeUsage)
+    storage: PodStorage | None = None
 
     @property
     def name(self) -> str:
@@ -37,10 +41,13 @@ class Unfit:
     Attributes:
         reasons: as kubectl shows them, without the count of nodes.
         resolvable: whether evicting other Pods could help.
+        everywhere: the reason is the Pod's own, whatever the node; it is said once,
+            without a count.
     """
 
     reasons: tuple[str, ...]
     resolvable: bool = False
+    everywhere: bool = False
 
 
 class Scale(StrEnum):

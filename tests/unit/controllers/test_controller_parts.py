@@ -17,6 +17,7 @@ def test_the_controllers_are_these() -> None:
         "garbage-collector",
         "namespace",
         "node-lifecycle",
+        "persistent-volume",
         "pod-gc",
         "service-account",
     ]

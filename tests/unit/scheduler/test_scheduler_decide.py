@@ -50,6 +50,7 @@ def test_the_plugins_are_these() -> None:
         (part.order, part.name) for part in sorted(PLUGINS, key=lambda p: p.order)
     ] == [
         (10, "NodeUnschedulable"),
+        (15, "VolumeBinding"),
         (20, "NodeName"),
         (30, "TaintToleration"),
         (40, "NodeAffinity"),

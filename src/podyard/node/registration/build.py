@@ -79,6 +79,7 @@ class NodeSettings:
         pod_cidr: the addresses of its Pods, or empty.
         reserved: kept from Pods, by resource (system and kube reserved together).
         eviction_memory: the memory kept as the hard eviction threshold.
+        annotations: set when the Node is made, and kept so.
     """
 
     name: str
@@ -91,6 +92,7 @@ class NodeSettings:
     pod_cidr: str = ""
     reserved: Mapping[str, str] = field(default_factory=dict)
     eviction_memory: str = "100Mi"
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +136,13 @@ def build_node(settings: NodeSettings, facts: MachineFacts) -> Document:
         spec["podCIDRs"] = [settings.pod_cidr]
     if settings.taints:
         spec["taints"] = list(settings.taints)
-    return {
-        "apiVersion": "v1",
-        "kind": "Node",
-        "metadata": {"name": settings.name, "labels": build_labels(settings, facts)},
-        "spec": spec,
+    metadata: Document = {
+        "name": settings.name,
+        "labels": build_labels(settings, facts),
     }
+    if settings.annotations:
+        metadata["annotations"] = dict(settings.annotations)
+    return {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": spec}
 
 
 def build_capacity(settings: NodeSettings, facts: MachineFacts) -> Document:

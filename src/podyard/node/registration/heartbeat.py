@@ -181,6 +181,11 @@ class NodeRegistration:
         labels = node["metadata"].get("labels") or {}
         missing = {k: v for k, v in wanted.items() if labels.get(k) != v}
         patch: Document = {"metadata": {"labels": missing}} if missing else {}
+        noted = node["metadata"].get("annotations") or {}
+        notes = self._settings.annotations
+        absent = {k: v for k, v in notes.items() if noted.get(k) != v}
+        if absent:
+            patch.setdefault("metadata", {})["annotations"] = absent
         cidr = self._settings.pod_cidr
         if cidr and not (node.get("spec") or {}).get("podCIDR"):
             patch["spec"] = {"podCIDR": cidr, "podCIDRs": [cidr]}

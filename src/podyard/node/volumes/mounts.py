@@ -202,6 +202,42 @@ def _make_target(target: Path, *, is_directory: bool) -> None:
         target.touch(mode=0o640)
 
 
+def is_bound_at(target: Path) -> bool:
+    """Return whether something is mounted at just this place."""
+    place = str(target)
+    return any(found.mount_point == place for found in read_mounts(target))
+
+
+def make_below(root: Path, parts: tuple[str, ...], *, mode: int) -> None:
+    """Make a directory below another, following no symlink on the way.
+
+    Args:
+        root: made if need be, for its owner alone.
+        parts: the names from there; the directories above the last are for all to
+            pass.
+        mode: permission bits of the last, where it is new.
+
+    Raises:
+        OSError: something is in the way.
+    """
+    root.mkdir(mode=0o711, parents=True, exist_ok=True)
+    current = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for number, part in enumerate(parts, 1):
+            is_new = True
+            try:
+                os.mkdir(part, 0o711, dir_fd=current)
+            except FileExistsError:
+                is_new = False
+            below = openat2(current, part, os.O_RDONLY | os.O_DIRECTORY, _STEP)
+            os.close(current)
+            current = below
+            if is_new and number == len(parts):
+                os.fchmod(current, mode)
+    finally:
+        os.close(current)
+
+
 def check_propagation(volume: str, path: str, propagation: MountPropagation) -> None:
     """Check that a mount can propagate as asked.
 

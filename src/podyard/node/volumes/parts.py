@@ -112,12 +112,15 @@ class VolumeServices:
         node_allocatable: what the node has to give, by resource name.
         pull_image: makes an image volume's image be there and returns its
             reference; ``None`` where the runtime cannot mount images.
+        volumes_dir: where volumes are kept that outlive their Pods; ``None`` where
+            none are.
     """
 
     objects: ObjectReader
     tokens: TokenIssuer
     node_allocatable: Callable[[], Mapping[str, str]]
     pull_image: Callable[[Pod, Volume], Awaitable[str]] | None = None
+    volumes_dir: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
 from podyard.api.core_v1 import parse_time
@@ -169,7 +169,7 @@ def _victims_on(
         return Unfit((_NO_VICTIMS,))
     # Nominated Pods are in the node's usage beside those on it: keep what they take.
     usage = _without(info.usage, (item.usage for item in lower))
-    objection = first_objection(pod, NodeInfo(info.node, usage), filters)
+    objection = first_objection(pod, replace(info, usage=usage), filters)
     if objection is not None:
         return objection
     lower.sort(key=_importance)
@@ -178,7 +178,7 @@ def _victims_on(
     violations = 0
     for item, violates in [(i, True) for i in violating] + [(i, False) for i in others]:
         back = _with(usage, item.usage)
-        if first_objection(pod, NodeInfo(info.node, back), filters) is None:
+        if first_objection(pod, replace(info, usage=back), filters) is None:
             usage = back
             continue
         victims.append(item)

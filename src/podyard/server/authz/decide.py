@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from podyard.api.documents import Document
+from podyard.api.storage import claims_of
 from podyard.server.authz.parts import PathRule, ResourceRule
 from podyard.server.build import RequestInfo
 
@@ -72,13 +73,16 @@ def referenced(pod: Document, resource: str) -> frozenset[str]:
 
     Args:
         pod: the Pod.
-        resource: ``secrets``, ``configmaps`` or ``serviceaccounts``.
+        resource: ``secrets``, ``configmaps``, ``serviceaccounts`` or
+            ``persistentvolumeclaims``.
     """
     spec: Document = pod.get("spec") or {}
     if resource == "secrets":
         return frozenset(filter(None, _secrets(spec)))
     if resource == "configmaps":
         return frozenset(filter(None, _config_maps(spec)))
+    if resource == "persistentvolumeclaims":
+        return frozenset(claims_of(pod))
     if resource == "serviceaccounts":
         return frozenset(filter(None, [spec.get("serviceAccountName")]))
     return frozenset()

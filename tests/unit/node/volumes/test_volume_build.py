@@ -293,6 +293,7 @@ def test_our_volume_plugins():
         "kubernetes.io/empty-dir",
         "kubernetes.io/host-path",
         "kubernetes.io/image",
+        "kubernetes.io/local-volume",
         "kubernetes.io/projected",
         "kubernetes.io/secret",
     ]

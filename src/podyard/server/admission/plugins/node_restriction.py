@@ -9,7 +9,8 @@ from typing import Final
 from podyard.api.documents import Document
 from podyard.api.errors import conflict, not_found
 from podyard.api.identity import NODES
-from podyard.api.scheme import LEASE, NODE, POD, SERVICE_ACCOUNT
+from podyard.api.scheme import LEASE, NODE, PERSISTENT_VOLUME, POD, SERVICE_ACCOUNT
+from podyard.api.storage import DATA_FINALIZER
 from podyard.server.admission.denials import deny
 from podyard.server.admission.parts import (
     AdmissionPlugin,
@@ -74,8 +75,37 @@ async def validate(request: AdmissionRequest, lookup: Lookup) -> None:
             await _check_token(request, lookup, node)
         case (kind, _) if kind is LEASE:
             _check_lease(request, node)
+        case (kind, _) if kind is PERSISTENT_VOLUME:
+            _check_volume(request, node)
         case _:
             return
+
+
+def _check_volume(request: AdmissionRequest, node: str) -> None:
+    """Let a node say that it has removed the data of a volume, and nothing else."""
+    new, old = request.object or {}, request.old_object or {}
+    allowed = [
+        one
+        for one in old.get("metadata", {}).get("finalizers") or ()
+        if one != DATA_FINALIZER
+    ]
+    metadata = {**(old.get("metadata") or {}), "finalizers": allowed}
+    wanted = dict(new.get("metadata") or {})
+    wanted.setdefault("finalizers", [])
+    for one in (metadata, wanted):
+        one.pop("managedFields", None)
+        one.pop("resourceVersion", None)
+    if (
+        request.operation is not Operation.UPDATE
+        or not old.get("metadata", {}).get("deletionTimestamp")
+        or wanted != metadata
+        or new.get("spec") != old.get("spec")
+    ):
+        raise deny(
+            request,
+            f'node "{node}" can only remove the finalizer {DATA_FINALIZER} of a volume '
+            "that is being deleted",
+        )
 
 
 async def _check_pod(request: AdmissionRequest, lookup: Lookup, node: str) -> None:

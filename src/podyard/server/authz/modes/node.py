@@ -7,11 +7,13 @@ is remembered by the Pod it came from, so that the next one is a single look.
 """
 
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Final
 
 from podyard.api.documents import Document
 from podyard.api.identity import NODE_PREFIX, NODES, User
-from podyard.api.scheme import POD
+from podyard.api.scheme import PERSISTENT_VOLUME, POD
+from podyard.api.storage import NODE_LABEL, node_label
 from podyard.server.authz.decide import any_covers, referenced, selected
 from podyard.server.authz.parts import (
     Allow,
@@ -77,7 +79,9 @@ class NodeMode:
         if not info.is_resource_request:
             return NoOpinion()
         match (info.group, info.resource):
-            case ("", "secrets" | "configmaps"):
+            case ("", "persistentvolumes"):
+                return await self._volume(node, info)
+            case ("", "secrets" | "configmaps" | "persistentvolumeclaims"):
                 return await self._read_object(node, info)
             case ("", "serviceaccounts"):
                 if info.verb in _READ:
@@ -115,6 +119,33 @@ class NodeMode:
         if info.subresource != "token":
             return NoOpinion("can only create token subresource of service account")
         return await self._related(node, info)
+
+    async def _volume(self, node: str, info: RequestInfo) -> Decision:
+        """Allow a node its own volumes, and to read those its Pods have claimed."""
+        if info.subresource:
+            return NoOpinion()
+        own = node_label(node)
+        if info.verb in {"list", "watch"}:
+            if selected(info.param("labelSelector"), NODE_LABEL) == own:
+                return Allow()
+            return NoOpinion(f"can only list/watch volumes with {NODE_LABEL}={own}")
+        if info.verb not in {"get", "patch"} or not info.name:
+            return NoOpinion()
+        volume = await self._lookup.get(PERSISTENT_VOLUME, "", info.name)
+        if volume is None:
+            return NoOpinion(_no_relation(node))
+        if (volume["metadata"].get("labels") or {}).get(NODE_LABEL) == own:
+            return Allow()  # NodeRestriction looks at what is written
+        claim = (volume.get("spec") or {}).get("claimRef") or {}
+        if info.verb != "get" or not claim:
+            return NoOpinion(_no_relation(node))
+        behind = replace(
+            info,
+            resource="persistentvolumeclaims",
+            namespace=str(claim.get("namespace") or ""),
+            name=str(claim.get("name") or ""),
+        )
+        return await self._related(node, behind)
 
     async def _pod(self, node: str, info: RequestInfo) -> Decision:
         match (info.subresource, info.verb):
