@@ -26,6 +26,7 @@ from podyard.node.images.decide import DiskUsage, GcSettings
 from podyard.node.images.gc import ImageGc
 from podyard.node.images.manager import ImageManager, ImageSettings
 from podyard.node.images.parts import ImageError
+from podyard.testing.fake_registry import FakeRegistry, TokenAuth
 from support.containerd import (
     BUSYBOX,
     RunningContainerd,
@@ -614,3 +615,21 @@ async def test_a_helper_named_by_a_secret_is_never_run(bench):
         await bench.ensure(image, secrets=["s"])
 
     assert not (bench.directory / "ran").exists()
+
+
+async def test_an_identity_token_of_the_node_file_is_taken(bench):
+    token = "canary-identity-token"
+    auth = TokenAuth({"pusher": "p"}, identity_tokens=(token,))
+    async with FakeRegistry() as fake:
+        async with pusher(Server(fake.host)) as push:
+            image = (await push.image("team/app", "1", small_image("app:1"))).name
+        fake.auth = auth
+        with pytest.raises(ImageError):
+            await bench.ensure(image)
+        bench.config_json.write_bytes(
+            orjson.dumps({"auths": {fake.host: {"identitytoken": token}}})
+        )
+
+        await bench.ensure(image)
+
+    assert token not in repr(bench.heard.events)

@@ -14,6 +14,9 @@ from podyard.cri.services import CRIError, CRINotFoundError
 from podyard.node.credentials.decide import Credential
 from podyard.node.credentials.manager import LookedUp
 from podyard.node.credentials.parts import CredentialProblem
+from podyard.node.images.access.build import parse_record
+from podyard.node.images.access.decide import VerificationSettings
+from podyard.node.images.access.records import ImageAccess
 from podyard.node.images.decide import DiskUsage
 from podyard.node.images.gc import ImageGc
 from podyard.node.images.manager import (
@@ -542,3 +545,157 @@ async def test_with_room_enough_nothing_goes():
 
     assert await collect_twice(service, Heard(), available=50) == 0
     assert "a:1" in service.images
+
+
+# -- who may use what is there
+
+
+async def make_verifying(tmp_path, **settings):
+    bench = make_bench()
+    access = ImageAccess(tmp_path, LoopClock(), VerificationSettings(**settings))
+    await access.load(())
+    bench.manager = ImageManager(
+        bench.service, bench.credentials, bench.heard, LoopClock(), access=access
+    )
+    return bench
+
+
+def with_secret(user, namespace="ns"):
+    return Credential(
+        ImageAuth(username=user, password="p"),
+        "docker.io",
+        "imagePullSecret",
+        (namespace, user, f"uid-{user}"),
+    )
+
+
+async def test_a_preloaded_image_is_used_without_a_look_at_credentials(tmp_path):
+    bench = await make_verifying(tmp_path)
+    bench.service.images["busybox:1"] = Image("sha256:1")
+
+    await bench.ensure(make_pod())
+
+    assert bench.credentials.asked == []
+    assert bench.service.pulls() == []
+
+
+async def test_always_verify_asks_the_registry_for_a_preloaded_image(tmp_path):
+    bench = await make_verifying(tmp_path, policy="AlwaysVerify")
+    bench.service.images["busybox:1"] = Image("sha256:1")
+
+    await bench.ensure(make_pod())
+    await bench.ensure(make_pod(uid="v"))
+
+    assert bench.service.pulls() == ["pull busybox:1"]
+
+
+async def test_never_verify_gives_anybody_anything(tmp_path):
+    bench = await make_verifying(tmp_path, policy="NeverVerify")
+    bench.credentials.found = LookedUp((with_secret("a"),), ())
+    await bench.ensure(make_pod())
+    bench.credentials.found = LookedUp((), ())
+
+    await bench.ensure(make_pod(policy="Never", uid="v"))
+
+    assert bench.service.pulls() == ["pull busybox:1"]
+
+
+async def test_an_unproven_pod_pulls_with_its_own_credentials_and_backs_off(tmp_path):
+    bench = await make_verifying(tmp_path)
+    bench.credentials.found = LookedUp((with_secret("a"),), ())
+    await bench.ensure(make_pod(uid="a"))
+    bench.credentials.found = LookedUp((with_secret("b"),), ())
+    bench.service.script.append(BOOM)
+
+    with pytest.raises(ImageError):
+        await bench.ensure(make_pod(uid="b"))
+    with pytest.raises(ImagePullBackOffError) as caught:
+        await bench.ensure(make_pod(uid="b"))
+
+    assert caught.value.message == (
+        'Back-off pulling image "busybox:1": ErrImagePull: boom'
+    )
+    assert [auth.username for auth in bench.service.auths] == ["a", "b"]
+
+
+async def test_each_pod_of_a_shared_pull_is_remembered_by_its_own_secret(tmp_path):
+    bench = await make_verifying(tmp_path)
+
+    class BySecret:
+        async def look_up(self, pod, repository):
+            credential = Credential(
+                ImageAuth(username="same", password="p"),
+                "docker.io",
+                "imagePullSecret",
+                (pod.namespace, pod.uid, pod.uid),
+            )
+            return LookedUp((credential,), ())
+
+    bench.manager._credentials = BySecret()
+    async with asyncio.TaskGroup() as group:
+        for uid in ("a", "b"):
+            group.create_task(bench.ensure(make_pod(uid=uid)))
+
+    assert bench.service.pulls() == ["pull busybox:1"]
+    (file,) = (tmp_path / "pulled").iterdir()
+    record = parse_record(file.read_bytes())
+    (access,) = record.access.values()
+    assert [one.secret[2] for one in access.secrets] == ["a", "b"]
+
+
+async def test_what_cannot_be_recorded_is_not_pulled(tmp_path):
+    bench = await make_verifying(tmp_path)
+    (tmp_path / "pulling").rmdir()
+
+    with pytest.raises(ImageError) as caught:
+        await bench.ensure(make_pod())
+
+    assert caught.value.reason == "ErrImagePull"
+    assert caught.value.message == (
+        'Failed to record image pull intent for container image "busybox:1": '
+        "No such file or directory"
+    )
+    assert bench.service.pulls() == []
+
+
+async def test_records_go_with_their_images(tmp_path):
+    bench = await make_verifying(tmp_path)
+    await bench.ensure(make_pod())
+    gc = ImageGc(
+        bench.service,
+        NoContainers(),
+        bench.heard,
+        LoopClock(),
+        disk_usage=lambda _mount: DiskUsage(100, 100),
+        access=bench.manager._access,
+    )
+    await asyncio.sleep(1)
+    await gc.collect()
+    kept = list((tmp_path / "pulled").iterdir())
+    bench.service.images.clear()
+
+    await gc.collect()
+
+    assert len(kept) == 1
+    assert list((tmp_path / "pulled").iterdir()) == []
+
+
+async def test_fleeting_credentials_do_not_end_a_back_off(bench):
+    def fleeting(password):
+        auth = ImageAuth(username="u", password=password)
+        credential = Credential(auth, "docker.io", "plugin", fleeting=True)
+        return LookedUp((credential,), ())
+
+    bench.service.script.append(BOOM)
+    bench.credentials.found = fleeting("1")
+    with pytest.raises(ImageError):
+        await bench.ensure(make_pod())
+    bench.credentials.found = fleeting("2")
+
+    with pytest.raises(ImagePullBackOffError):
+        await bench.ensure(make_pod())
+
+
+class NoContainers:
+    async def list_containers(self, *, pod_uid=""):
+        return ()

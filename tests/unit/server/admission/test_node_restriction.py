@@ -329,3 +329,10 @@ async def test_nodes_may_not_touch_restricted_labels_in_any_case() -> None:
     refusal = await admit(PART, _node(CREATE, new), OBJECTS)
 
     assert refusal == f"{N}is not allowed to set the following labels: {key}"
+
+
+async def test_audiences_of_the_nodes_plugins_are_allowed_besides() -> None:
+    asked = _token("mine", audiences=["bank"])
+    asked.node_token_audiences = frozenset({"bank"})
+
+    assert await admit(PART, asked, OBJECTS) == ""
