@@ -5,6 +5,7 @@ import base64
 import json
 import os
 import shutil
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from podyard.api.documents import Document
 from podyard.containerd.archives import ImageArchive
 from podyard.containerd.own_images import build_archive, busybox_image
 from podyard.testing.fake_registry import FakeRegistry, Kind, On
-from support.api import Api, pod_path
+from support.api import Api, pod_path, until
 from support.containerd import APPLETS, find_busybox
 from support.instance import RunningPodyard, running_podyard
 from support.manifests import container, pod
@@ -481,3 +482,46 @@ async def test_always_pull_images_makes_every_pod_prove_its_right(
             assert "the container runtime cannot mount images as volumes" in told
         finally:
             api.close()
+
+
+# -- crashes
+
+
+async def test_a_crash_amid_a_pull_leaves_word_of_it_and_the_pod_runs_later(
+    tmp_path_factory: pytest.TempPathFactory, stuck: FakeRegistry
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: containers are run for real")
+    tmp = tmp_path_factory.mktemp("crash")
+    instance = RunningPodyard(f"crash-{os.getpid()}", tmp / "data")
+    pulling = instance.data_dir / "image_manager" / "pulling"
+
+    def crash() -> None:
+        instance.up()
+        api = Api(instance.kubeconfig)
+        api.create(private_pod("cut-off", f"{stuck.host}/team/app:v1"))
+        api.until_event("cut-off", "Normal Pulling")
+        until(lambda: list(pulling.iterdir()))
+        pid = instance.pid
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: not Path(f"/proc/{pid}/exe").exists())
+        api.close()
+
+    def recover() -> None:
+        instance.up()
+        api = Api(instance.kubeconfig)
+        api.until_pod("cut-off", is_running)
+        until(lambda: not list(pulling.iterdir()))
+        api.close()
+
+    try:
+        await asyncio.to_thread(crash)
+        left = [file.read_bytes() for file in pulling.iterdir()]
+        stuck.heal()
+        await asyncio.to_thread(recover)
+    finally:
+        await asyncio.to_thread(
+            instance.cli, "down", "--grace", "1s", "--purge", check=False
+        )
+
+    assert [json.loads(raw)["image"] for raw in left] == [f"{stuck.host}/team/app:v1"]
