@@ -104,10 +104,9 @@ async def test_a_table_that_somebody_removed_is_loaded_whole() -> None:
 
 async def test_rules_of_others_are_left_alone() -> None:
     other = f"{FACTS.table}-other"
-    run_nft(
-        f"table inet {other} {{ chain mine {{ type filter hook input priority 5; "
-        "tcp dport 4711 counter accept\n } }\n"
-    )
+    hook = "type filter hook input priority 5;"
+    rule = "tcp dport 4711 counter accept"
+    run_nft(f"table inet {other} {{\nchain mine {{\n{hook}\n{rule}\n}}\n}}\n")
     try:
         before = listed(other)
         nftables = Nftables(FACTS.table)
