@@ -216,8 +216,10 @@ def test_a_record_survives_the_disk_and_holds_no_secret(pulls):
         b'{"kind": "Other"}',
         b'{"kind": "ImagePulledRecord"}',
         b'{"kind": "ImagePulledRecord", "imageRef": "i", "lastUpdatedTime": "x"}',
-        (b'{"kind":"ImagePulledRecord","imageRef":"i","credentialMapping":{"r":1},'
-        b'"lastUpdatedTime":"2026-01-01T00:00:00Z"}'),
+        (
+            b'{"kind":"ImagePulledRecord","imageRef":"i","credentialMapping":{"r":1},'
+            b'"lastUpdatedTime":"2026-01-01T00:00:00Z"}'
+        ),
     ],
 )
 def test_what_is_no_record(raw):
