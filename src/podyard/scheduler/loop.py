@@ -56,6 +56,9 @@ LOOK_AGAIN_S: Final = 300.0
 #: How long a binding that failed waits before the next try, seconds.
 RETRY: Final = Backoff(base_s=0.1, cap_s=10.0)
 
+#: How long after a victim could not be ended it is tried again, seconds.
+PREEMPT_AGAIN_S: Final = 5.0
+
 
 class Recorder(Protocol):
     """Takes Events."""
@@ -379,6 +382,7 @@ class Scheduler:
                 if isinstance(error, ApiError) and error.code in {404, 409}:
                     continue
                 log.warning("victim_not_ended", pod=_key(victim), error=str(error))
+                await asyncio.sleep(PREEMPT_AGAIN_S)
                 self._preempting.pop(uid, None)
                 self._changed.set()
                 return
