@@ -62,7 +62,9 @@ def set_allowed_condition(
     reason = "SufficientPods" if allowed else "InsufficientPods"
     wanted = "True" if allowed else "False"
     conditions = list(status.get("conditions") or ())
-    old: Document = next((c for c in conditions if c.get("type") == DISRUPTION_ALLOWED), {})
+    old: Document = next(
+        (c for c in conditions if c.get("type") == DISRUPTION_ALLOWED), {}
+    )
     since = old.get("lastTransitionTime")
     if old.get("status") != wanted or not since:
         since = format_time(now)
@@ -84,7 +86,9 @@ def with_disruption_target(
 ) -> list[Document]:
     """Return a Pod's conditions with the one that says why it is being ended."""
     conditions = list((pod.get("status") or {}).get("conditions") or ())
-    old: Document = next((c for c in conditions if c.get("type") == DISRUPTION_TARGET), {})
+    old: Document = next(
+        (c for c in conditions if c.get("type") == DISRUPTION_TARGET), {}
+    )
     since = old.get("lastTransitionTime")
     if old.get("status") != "True" or not since:
         since = format_time(now)
