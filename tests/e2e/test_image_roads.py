@@ -17,9 +17,9 @@ from podyard.api.documents import Document
 from podyard.containerd.archives import ImageArchive
 from podyard.containerd.own_images import build_archive, busybox_image
 from podyard.testing.fake_registry import FakeRegistry, Kind, On
-from support.api import Api, pod_path, until
+from support.api import STRATEGIC, Api, pod_path, until
 from support.containerd import APPLETS, find_busybox
-from support.instance import RunningPodyard, running_podyard
+from support.instance import RunningPodyard, podyard, running_podyard
 from support.manifests import container, pod
 from support.registry import Server, needs_registry, pusher, real_registry, small_image
 
@@ -274,6 +274,54 @@ async def test_a_plugin_is_given_a_token_of_the_pods_service_account(world) -> N
     assert claims["kubernetes.io"]["pod"]["name"] == "robot"
 
 
+async def test_a_rehearsal_asks_the_plugins_too(world) -> None:
+    image = await world.push("plugin/rehearsed")
+    places = (
+        "--root-dir",
+        str(world.root_dir),
+        "--config",
+        str(world.tmp / "config.yaml"),
+    )
+
+    done = world.instance.cli("registry", "test", *places, "-o", "json", image)
+
+    (candidate,) = json.loads(done.stdout)["candidates"]
+    assert candidate["source"] == 'credential provider "plain"'
+    assert candidate["outcome"] == "accepted"
+    assert PASSWORD not in done.stdout + done.stderr
+
+
+async def test_a_mistake_in_the_plugins_file_is_told_by_every_command(world) -> None:
+    (world.tmp / "broken.yaml").write_text("kind: Other")
+    (world.tmp / "bad.yaml").write_text(
+        f"imageCredentialProviderConfigFile: {world.tmp}/broken.yaml\n"
+        f"imageCredentialProviderBinDir: {world.tmp}/plugins\n"
+    )
+    for command in (["up"], ["registry", "test", "r.io/x"]):
+        done = podyard(
+            *command,
+            *("--name", "nobody", "--data-dir", str(world.tmp / "nobody")),
+            *("--config", str(world.tmp / "bad.yaml")),
+            check=False,
+        )
+        assert done.returncode in {1, 2}, done
+        assert "kind: must be CredentialProviderConfig" in done.stderr
+
+
+async def test_a_changed_image_does_not_wait_for_the_back_off_of_the_old_one(
+    world,
+) -> None:
+    async with pusher(world.mirror) as push:
+        good = await push.image("team/good", "v1", archive("good:v1", "good"))
+    world.api.create(private_pod("mended", f"{world.mirror.host}/team/absent:v1"))
+    world.api.until_pod("mended", waits_with("ImagePullBackOff"))
+
+    patch = {"spec": {"containers": [{"name": "main", "image": good.name}]}}
+    world.api.patch(pod_path("mended"), patch, kind=STRATEGIC)
+
+    world.api.until_pod("mended", is_running, within_s=5)
+
+
 async def test_a_mirror_serves_what_its_registry_cannot(world) -> None:
     async with pusher(world.mirror) as push:
         await push.image("team/app", "v1", archive("app:v1", "mirrored"))
@@ -326,9 +374,7 @@ async def test_another_image_makes_another_container(world) -> None:
     before = world.api.until_pod("change", is_running)
 
     patch = {"spec": {"containers": [{"name": "main", "image": second.name}]}}
-    world.api.patch(
-        pod_path("change"), patch, kind="application/strategic-merge-patch+json"
-    )
+    world.api.patch(pod_path("change"), patch, kind=STRATEGIC)
 
     def changed(document: Document) -> bool:
         (status,) = document["status"]["containerStatuses"]

@@ -27,7 +27,7 @@ from podyard.api.image_ref import (
 from podyard.api.observed import ContainerStatus, Image
 from podyard.api.runtime import ImageAuth
 from podyard.api.scheme import Kind
-from podyard.app.config import Config
+from podyard.app.config import Config, ConfigError
 from podyard.app.credentials import source_context
 from podyard.app.guarded_images import GuardedImages
 from podyard.app.host import snapshotter_for
@@ -192,8 +192,14 @@ class NodeImages:
             ImagesError: the name is none, or no credential helped.
         """
         ref, wanted = _parse(name)
+        try:
+            context = await asyncio.to_thread(
+                source_context, self._config, _NoObjects()
+            )
+        except ConfigError as error:
+            raise ImagesError(str(error), code=2) from error
         manager = CredentialManager(
-            await asyncio.to_thread(source_context, self._config, _NoObjects()),
+            context,
             semantics="upstream"
             if self._config.semantics == "upstream"
             else "documented",

@@ -13,7 +13,7 @@ from podyard.api.image_ref import ImageRef, ImageRefError, parse_image_name
 from podyard.api.runtime import ImageAuth
 from podyard.api.scheme import SERVICE_ACCOUNT, Kind
 from podyard.app.admin import AdminError, admin_client
-from podyard.app.config import Config
+from podyard.app.config import Config, ConfigError
 from podyard.app.credentials import source_context
 from podyard.app.registries import (
     RegistriesError,
@@ -203,7 +203,10 @@ def _pod(who: Who, pull_secrets: Sequence[str]) -> Pod:
 async def _load_for(
     config: Config, ref: ImageRef, client: HttpApiClient | None, pod: Pod
 ) -> _Loaded:
-    context = await asyncio.to_thread(source_context, config, _AdminObjects(client))
+    try:
+        context = await asyncio.to_thread(source_context, config, _AdminObjects(client))
+    except ConfigError as error:
+        raise RegistriesError(str(error)) from error
     sources = sorted(load_credential_sources(), key=lambda s: (s.rank, s.name))
     loaded = [
         await source.make(context).load(pod, ref.repository) for source in sources

@@ -129,9 +129,11 @@ class ExecPlugins:
         wanted, tokens = provider.token, self._context.tokens
         if wanted is None:
             return _For()
-        if tokens is None:
-            return SkipProvider("there are no ServiceAccount tokens here")
         name = pod.spec.service_account_name
+        if name and tokens is None:
+            raise _ProviderError(
+                "it wants a ServiceAccount token, which only the agent of a node has"
+            )
         found: Document | None = None
         try:
             if name:
@@ -141,7 +143,7 @@ class ExecPlugins:
             account = decide_account(wanted, pod.namespace, name, found)
             if isinstance(account, SkipProvider):
                 return account
-            if account is None:
+            if account is None or tokens is None:
                 return _For()
             return _For(account, await tokens.get_token(pod, wanted.audience))
         except (ReferencedObjectError, AccountTokenError) as error:
