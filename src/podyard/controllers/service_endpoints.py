@@ -19,6 +19,7 @@ SERVICE_NAME: Final = "kubernetes.io/service-name"
 #: Who keeps an EndpointSlice.
 MANAGED_BY: Final = "endpointslice.kubernetes.io/managed-by"
 SLICE_MANAGER: Final = "endpointslice-controller.k8s.io"
+MIRROR_MANAGER: Final = "endpointslicemirroring-controller.k8s.io"
 #: Who keeps an Endpoints.
 ENDPOINTS_MANAGED_BY: Final = "endpoints.kubernetes.io/managed-by"
 ENDPOINTS_MANAGER: Final = "endpoint-controller"
@@ -29,6 +30,9 @@ OVER_CAPACITY: Final = "endpoints.kubernetes.io/over-capacity"
 SLICE_SIZE: Final = 100
 #: So many addresses go into one Endpoints.
 ENDPOINTS_SIZE: Final = 1000
+_FAMILIES: Final = ("IPv4", "IPv6")
+_SKIP_MIRROR: Final = "endpointslice.kubernetes.io/skip-mirror"
+_LEADER: Final = "control-plane.alpha.kubernetes.io/leader"
 _FINISHED: Final = frozenset({"Succeeded", "Failed"})
 _OWN_LABELS: Final = frozenset(
     {SERVICE_NAME, MANAGED_BY, ENDPOINTS_MANAGED_BY, HEADLESS}
@@ -94,33 +98,119 @@ def build_slices(
     """
     listed = sorted(pods, key=lambda pod: str(pod["metadata"]["name"]))
     families = (service.get("spec") or {}).get("ipFamilies") or ["IPv4"]
-    draft = _Draft(service, present)
+    labels = {
+        **_labels(service),
+        SERVICE_NAME: service["metadata"]["name"],
+        MANAGED_BY: SLICE_MANAGER,
+    }
+    draft = _Draft(service["metadata"], _owned(service, "Service", labels), present)
     for family in families:
-        mine = [item for item in present if item.get("addressType") == family]
-        draft.family(family, _grouped(service, listed, family), mine)
-    strangers = [item for item in present if item.get("addressType") not in families]
-    draft.delete += strangers
-    return SlicePlan(tuple(draft.create), tuple(draft.update), tuple(draft.delete))
+        # Without an endpoint one empty slice stays, so that readers know.
+        draft.family(family, _grouped(service, listed, family) or {(): []})
+    return draft.plan(families)
+
+
+def build_mirrors(endpoints: Document, present: Sequence[Document]) -> SlicePlan:
+    """Return what to write so that slices show an Endpoints that a person wrote.
+
+    Args:
+        endpoints: the Endpoints of a Service without a selector.
+        present: the slices that mirror it.
+
+    Source: kubernetes ``staging/src/k8s.io/endpointslice`` and KEP-0752 (v1.36).
+    """
+    metadata = endpoints["metadata"]
+    labels = {
+        **{k: v for k, v in (metadata.get("labels") or {}).items() if k != HEADLESS},
+        SERVICE_NAME: metadata["name"],
+        MANAGED_BY: MIRROR_MANAGER,
+    }
+    draft = _Draft(metadata, _owned(endpoints, "Endpoints", labels), present)
+    for family in _FAMILIES:
+        draft.family(family, _mirrored(endpoints, family))
+    return draft.plan(_FAMILIES)
+
+
+def is_mirrored(endpoints: Document, service: Document | None) -> bool:
+    """Tell whether slices are to show an Endpoints: nobody else makes them."""
+    metadata = endpoints["metadata"]
+    labels, notes = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    if labels.get(_SKIP_MIRROR) == "true" or _LEADER in notes:
+        return False
+    spec = (service or {}).get("spec")
+    return spec is not None and not spec.get("selector")
+
+
+def _mirrored(endpoints: Document, family: str) -> dict[PortKey, list[Document]]:
+    version = 6 if family == "IPv6" else 4
+    groups: dict[PortKey, dict[str, Document]] = {}
+    for subset in endpoints.get("subsets") or ():
+        key = _port_key(subset.get("ports") or ())
+        for field_name, ready in (("addresses", True), ("notReadyAddresses", False)):
+            for address in subset.get(field_name) or ():
+                ip = str(address["ip"])
+                if ipaddress.ip_address(ip).version != version:
+                    continue
+                found = groups.setdefault(key, {})
+                if len(found) < ENDPOINTS_SIZE:
+                    found[ip] = _mirror(address, ready=ready)
+    return {key: list(found.values()) for key, found in groups.items()}
+
+
+def _mirror(address: Document, *, ready: bool) -> Document:
+    endpoint: Document = {"addresses": [address["ip"]], "conditions": {"ready": ready}}
+    for name in ("hostname", "nodeName", "targetRef"):
+        if address.get(name):
+            endpoint[name] = address[name]
+    return endpoint
+
+
+def _owned(owner: Document, kind: str, labels: dict[str, str]) -> Document:
+    """Return the metadata of a slice that goes when its owner goes."""
+    metadata = owner["metadata"]
+    return {
+        "namespace": metadata["namespace"],
+        "labels": labels,
+        "ownerReferences": [
+            {
+                "apiVersion": "v1",
+                "kind": kind,
+                "name": metadata["name"],
+                "uid": metadata["uid"],
+                "controller": True,
+                "blockOwnerDeletion": True,
+            }
+        ],
+    }
 
 
 @dataclass(slots=True)
 class _Draft:
-    """A plan that grows."""
+    """A plan that grows.
 
-    service: Document
+    Attributes:
+        owner: the metadata of whose endpoints these are.
+        metadata: what every slice has.
+        present: the slices that are there.
+    """
+
+    owner: Document
+    metadata: Document
     present: Sequence[Document]
     create: list[Document] = field(default_factory=list)
     update: list[Document] = field(default_factory=list)
     delete: list[Document] = field(default_factory=list)
 
-    def family(
-        self,
-        family: str,
-        groups: Mapping[PortKey, list[Document]],
-        present: Sequence[Document],
-    ) -> None:
-        # Without an endpoint one empty slice stays, so that readers know.
-        wanted = dict(groups) or {(): []}
+    def plan(self, families: Sequence[str]) -> SlicePlan:
+        """Return the plan; slices of other families go."""
+        self.delete += [
+            item for item in self.present if item.get("addressType") not in families
+        ]
+        return SlicePlan(tuple(self.create), tuple(self.update), tuple(self.delete))
+
+    def family(self, family: str, wanted: Mapping[PortKey, list[Document]]) -> None:
+        """Put the endpoints of a family into slices, a group of ports each."""
+        present = [item for item in self.present if item.get("addressType") == family]
         by_ports: dict[PortKey, list[Document]] = {}
         for item in sorted(present, key=lambda item: str(item["metadata"]["name"])):
             by_ports.setdefault(_port_key(item.get("ports") or ()), []).append(item)
@@ -176,33 +266,33 @@ class _Draft:
         key: PortKey,
         endpoints: list[Document],
     ) -> None:
-        wanted = _build_slice(self.service, family, key, endpoints)
-        if present is None:
-            wanted["metadata"]["name"] = self._free_name(family)
-            self.create.append(wanted)
-            return
-        changed = {
-            **present,
-            "metadata": {
-                **present["metadata"],
-                "labels": wanted["metadata"]["labels"],
-                "ownerReferences": wanted["metadata"]["ownerReferences"],
-            },
+        content: Document = {
             "endpoints": endpoints,
-            "ports": wanted["ports"],
+            "ports": [_port_of(port) for port in key],
         }
+        if present is None:
+            made: Document = {
+                "apiVersion": "discovery.k8s.io/v1",
+                "kind": "EndpointSlice",
+                "metadata": {**self.metadata, "name": self._free_name(family)},
+                "addressType": family,
+                **content,
+            }
+            self.create.append(made)
+            return
+        metadata = {**present["metadata"], **self.metadata}
+        changed = {**present, "metadata": metadata, **content}
         if _normal(changed) != _normal(present):
             self.update.append(changed)
 
     def _free_name(self, family: str) -> str:
         """Return a name that is the same whoever asks again: no slice comes twice."""
         taken = {item["metadata"]["name"] for item in (*self.present, *self.create)}
-        metadata = self.service["metadata"]
         number = 0
         while True:
-            seed = f"{metadata.get('uid')}/{family}/{number}".encode()
+            seed = f"{self.owner.get('uid')}/{family}/{number}".encode()
             suffix = hashlib.sha256(seed).hexdigest()[:5]
-            name = f"{metadata['name']}-{suffix}"
+            name = f"{self.owner['name']}-{suffix}"
             if name not in taken:
                 return name
             number += 1
@@ -220,37 +310,6 @@ def _normal(item: Document) -> object:
 def _identity(endpoint: Document) -> object:
     reference = endpoint.get("targetRef") or {}
     return reference.get("uid") or tuple(endpoint.get("addresses") or ())
-
-
-def _build_slice(
-    service: Document, family: str, key: PortKey, endpoints: list[Document]
-) -> Document:
-    metadata = service["metadata"]
-    return {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {
-            "namespace": metadata["namespace"],
-            "labels": {
-                **_labels(service),
-                SERVICE_NAME: metadata["name"],
-                MANAGED_BY: SLICE_MANAGER,
-            },
-            "ownerReferences": [
-                {
-                    "apiVersion": "v1",
-                    "kind": "Service",
-                    "name": metadata["name"],
-                    "uid": metadata["uid"],
-                    "controller": True,
-                    "blockOwnerDeletion": True,
-                }
-            ],
-        },
-        "addressType": family,
-        "endpoints": endpoints,
-        "ports": [_port_of(port) for port in key],
-    }
 
 
 def _labels(service: Document) -> dict[str, str]:

@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 
 from podyard.api.documents import Document
-from podyard.api.scheme import ENDPOINT_SLICE, ENDPOINTS, POD, SERVICE
+from podyard.api.scheme import (
+    ENDPOINT_SLICE,
+    ENDPOINTS,
+    POD,
+    SERVICE,
+    SERVICE_ACCOUNT,
+)
 from podyard.client.services import PatchType
 from support.control_plane import Cluster, cluster, until
 
@@ -30,6 +36,7 @@ def service(name: str = "web", **spec: Any) -> Document:
 
 
 async def add_pod(running: Cluster, name: str, ip: str, *, ready: bool = True) -> None:
+    await until(lambda: running.find(SERVICE_ACCOUNT, "default", "default"))
     await running.apply(
         {
             "apiVersion": "v1",
@@ -176,3 +183,35 @@ async def test_endpoints_of_services_without_a_selector_are_left_alone(
         api = await running.find(ENDPOINTS, "kubernetes", "default")
         assert api is not None
         assert api["subsets"]
+
+
+def written(*ips: str, **metadata: Any) -> Document:
+    addresses = [{"ip": ip} for ip in ips]
+    return {
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": {"name": "mine", "namespace": "default", **metadata},
+        "subsets": [{"addresses": addresses, "ports": [{"port": 5432}]}],
+    }
+
+
+async def test_endpoints_that_a_person_wrote_are_shown_as_slices(
+    tmp_path: Path,
+) -> None:
+    async with cluster(tmp_path) as running:
+        await running.apply(service("mine", selector=None))
+        await running.apply(written("192.0.2.1"))
+        await until(lambda: _shows(running, {"192.0.2.1"}))
+
+        present = await running.admin.get(ENDPOINTS, "mine", "default")
+        changed = {**present, "subsets": written("192.0.2.2", "192.0.2.3")["subsets"]}
+        await running.admin.update(ENDPOINTS, changed)
+        await until(lambda: _shows(running, {"192.0.2.2", "192.0.2.3"}))
+
+        await running.admin.delete(SERVICE, "mine", "default")
+        await until(lambda: running.is_gone(ENDPOINTS, "mine", "default"))
+        await until(lambda: _shows(running, set()))
+
+
+async def _shows(running: Cluster, ips: set[str]) -> bool:
+    return await ready_ips(running, "mine") == ips

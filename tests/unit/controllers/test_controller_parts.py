@@ -13,6 +13,7 @@ def test_the_controllers_are_these() -> None:
     assert [part.name for part in load_parts(reconcilers, Controller)] == [
         "disruption",
         "endpoint-slice",
+        "endpoint-slice-mirroring",
         "endpoints",
         "garbage-collector",
         "namespace",

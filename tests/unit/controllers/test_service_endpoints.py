@@ -12,8 +12,10 @@ from podyard.controllers.service_endpoints import (
     SERVICE_NAME,
     SLICE_SIZE,
     build_endpoints,
+    build_mirrors,
     build_slices,
     find_port,
+    is_mirrored,
     is_selecting,
 )
 
@@ -347,3 +349,90 @@ def test_a_pod_wakes_the_services_that_select_it_before_or_after():
     ]
     assert selected.pods_of(service(name="all", selector={"team": "blue"})) == [after]
     assert list(selected.take_pod(after, None)) == [("default", "all")]
+
+
+# --- Endpoints that a person wrote ---
+
+
+def written(*subsets: Document, **metadata: Any) -> Document:
+    return {
+        "metadata": {"name": "db", "namespace": "default", "uid": "e1", **metadata},
+        "subsets": list(subsets),
+    }
+
+
+@pytest.mark.parametrize(
+    ("metadata", "spec", "expected"),
+    [
+        pytest.param({}, {"selector": None}, True, id="no-selector"),
+        pytest.param({}, {}, False, id="selector"),
+        pytest.param({}, None, False, id="no-service"),
+        pytest.param(
+            {"labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+            {"selector": None},
+            False,
+            id="asked-not-to",
+        ),
+        pytest.param(
+            {"annotations": {"control-plane.alpha.kubernetes.io/leader": "{}"}},
+            {"selector": None},
+            False,
+            id="leader-election",
+        ),
+    ],
+)
+def test_only_endpoints_nobody_else_shows_are_mirrored(metadata, spec, expected):
+    of = None if spec is None else service(**spec)
+
+    assert is_mirrored(written(**metadata), of) is expected
+
+
+def test_each_family_and_each_set_of_ports_is_a_mirror_of_its_own():
+    postgres = {"name": "sql", "port": 5432, "protocol": "TCP"}
+    plan = build_mirrors(
+        written(
+            {
+                "addresses": [{"ip": "192.0.2.1", "hostname": "a"}, {"ip": "fd00::1"}],
+                "notReadyAddresses": [{"ip": "192.0.2.2"}],
+                "ports": [postgres],
+            },
+            {"addresses": [{"ip": "192.0.2.3"}], "ports": [{"port": 1}]},
+            labels={"team": "blue"},
+        ),
+        [],
+    )
+
+    assert [
+        (item["addressType"], item["ports"][0]["port"], item["endpoints"])
+        for item in plan.create
+    ] == [
+        (
+            "IPv4",
+            5432,
+            [
+                {
+                    "addresses": ["192.0.2.1"],
+                    "conditions": {"ready": True},
+                    "hostname": "a",
+                },
+                {"addresses": ["192.0.2.2"], "conditions": {"ready": False}},
+            ],
+        ),
+        ("IPv4", 1, [{"addresses": ["192.0.2.3"], "conditions": {"ready": True}}]),
+        ("IPv6", 5432, [{"addresses": ["fd00::1"], "conditions": {"ready": True}}]),
+    ]
+    metadata = plan.create[0]["metadata"]
+    assert metadata["labels"] == {
+        "team": "blue",
+        SERVICE_NAME: "db",
+        MANAGED_BY: "endpointslicemirroring-controller.k8s.io",
+    }
+    assert metadata["ownerReferences"][0]["kind"] == "Endpoints"
+
+
+def test_a_mirror_is_right_until_the_endpoints_change():
+    subset = {"addresses": [{"ip": "192.0.2.1"}], "ports": [{"port": 1}]}
+    made = build_mirrors(written(subset), []).create
+
+    assert not build_mirrors(written(subset), made)
+    assert build_mirrors(written(), made).delete == made

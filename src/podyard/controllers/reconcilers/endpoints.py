@@ -33,11 +33,15 @@ class EndpointsController:
         self._selected = SelectedPods()
         self._queue: WorkQueue[Key] = WorkQueue("endpoints")
         self._present: dict[Key, Document] = {}
+        #: Services that went: their Endpoints go along, whoever wrote them.
+        self._bereft: set[Key] = set()
 
     def on_change(self, kind: Kind, old: Document | None, new: Document | None) -> None:
         """Hear of a Service, a Pod or an Endpoints."""
         if kind is SERVICE:
-            self._queue.add(self._selected.take_service(old, new))
+            key = self._selected.take_service(old, new)
+            (self._bereft.add if new is None else self._bereft.discard)(key)
+            self._queue.add(key)
         elif kind is POD:
             for key in self._selected.take_pod(old, new):
                 self._queue.add(key)
@@ -63,8 +67,9 @@ class EndpointsController:
     async def _sync(self, key: Key) -> float | None:
         service, present = self._selected.service(key), self._present.get(key)
         if service is None:
-            if present is not None and _is_ours(present):
+            if present is not None and (key in self._bereft or _is_ours(present)):
                 await self._delete(key, present)
+            self._bereft.discard(key)
         elif not service["metadata"].get("deletionTimestamp") and is_selecting(service):
             wanted = build_endpoints(service, self._selected.pods_of(service), present)
             if wanted is not None:
