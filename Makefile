@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PODYARD := .venv/bin/podyard
 
-.PHONY: help up down test lint types bench lock
+.PHONY: help up down test faults lint types bench lock
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 10
@@ -17,6 +17,10 @@ down:  ## stop Podyard and its Pods; nothing of it stays but the data directory
 test:  ## set up and run every test
 	@scripts/setup test
 	@scripts/test
+
+faults:  ## 200 kills at random moments (SEED=, KILLS=), written to benchmarks/FAULTS.md
+	@scripts/setup test
+	@.venv/bin/python -m pytest -q tests/faults --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
 
 lint:  ## formatting, style and the contracts between rooms
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/lint-imports && .venv/bin/codespell
