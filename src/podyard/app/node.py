@@ -73,7 +73,8 @@ from podyard.node.images.access.decide import VerificationSettings, parse_policy
 from podyard.node.images.access.records import ImageAccess
 from podyard.node.images.decide import GcSettings
 from podyard.node.images.gc import ImageGc
-from podyard.node.images.manager import ImageManager, ImageSettings
+from podyard.node.images.manager import ImageManager
+from podyard.node.images.pulls import ImageSettings
 from podyard.node.logs.rotation import RotationSettings
 from podyard.node.pleg.health import RuntimeHealth
 from podyard.node.probes import handlers as probe_handlers

@@ -24,8 +24,9 @@ from podyard.node.images.access.build import build_intent
 from podyard.node.images.access.records import ImageAccess
 from podyard.node.images.decide import DiskUsage, GcSettings
 from podyard.node.images.gc import ImageGc
-from podyard.node.images.manager import ImageManager, ImageSettings
+from podyard.node.images.manager import ImageManager
 from podyard.node.images.parts import ImageError
+from podyard.node.images.pulls import ImageSettings
 from podyard.testing.fake_registry import FakeRegistry, TokenAuth
 from support.containerd import (
     BUSYBOX,

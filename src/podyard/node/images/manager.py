@@ -23,12 +23,11 @@ from podyard.api.go_duration import go_duration
 from podyard.api.go_text import quote
 from podyard.api.image_ref import ImageRefError, apply_default_tag, repository_name
 from podyard.api.observed import Image
-from podyard.api.runtime import ImageAuth, SandboxConfig
+from podyard.api.runtime import SandboxConfig
 from podyard.cri.services import CRIError, ImageService
-from podyard.lib.aio import SharedCalls, running
+from podyard.lib.aio import running
 from podyard.lib.clock import Clock
-from podyard.node.credentials.build import redact
-from podyard.node.credentials.decide import Credential, auth_hash
+from podyard.node.credentials.decide import auth_hash
 from podyard.node.credentials.manager import LookedUp
 from podyard.node.images.access.records import ImageAccess
 from podyard.node.images.build import (
@@ -53,6 +52,13 @@ from podyard.node.images.parts import (
     ImageError,
     ProgressSource,
     PullProgress,
+)
+from podyard.node.images.pulls import (
+    ImageSettings,
+    Outcome,
+    Puller,
+    PullOrder,
+    error_text,
 )
 from podyard.node.images.records import PullRecords
 from podyard.store.node_journal import NodeJournal
@@ -110,25 +116,6 @@ class Events(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ImageSettings:
-    """How images are pulled (KubeletConfiguration's names).
-
-    Attributes:
-        serialize_image_pulls: one pull at a time on this node.
-        max_parallel_image_pulls: so many at a time where they are not serial;
-            ``None`` is any number.
-        registry_pull_qps: pulls begun a second, over time; 0 is any number. More
-            wait for their turn.
-        registry_burst: so many may begin at once.
-    """
-
-    serialize_image_pulls: bool = True
-    max_parallel_image_pulls: int | None = None
-    registry_pull_qps: float = 5.0
-    registry_burst: int = 10
-
-
-@dataclass(frozen=True, slots=True)
 class _Wish:
     """An image somebody in a Pod wants."""
 
@@ -145,68 +132,6 @@ class _Wish:
 
     def to_record(self) -> Document:
         return build_wish(self.pod, self.image, self.policy, self.field_path)
-
-
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    """One try with one credential; ``error`` is empty where it worked."""
-
-    credential: Credential | None
-    error: str = ""
-
-    def to_record(self) -> tuple[str, str, str]:
-        whose = self.credential
-        return (
-            whose.origin if whose else "",
-            whose.key if whose else "",
-            self.error,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """How a pull went; ``image`` is ``None`` where every attempt failed."""
-
-    image: Image | None
-    ref: str
-    attempts: tuple[_Attempt, ...]
-    took_s: float
-
-
-class _PullQueue:
-    """Whose turn it is: so many at once, so many a second."""
-
-    def __init__(self, settings: ImageSettings, clock: Clock) -> None:
-        width = 1 if settings.serialize_image_pulls else None
-        if width is None:
-            width = settings.max_parallel_image_pulls
-        self._slots = asyncio.Semaphore(width) if width else None
-        self._qps = settings.registry_pull_qps
-        self._burst = max(settings.registry_burst, 1)
-        self._clock = clock
-        self._next_free_s = -math.inf
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncGenerator[None, None]:
-        """Wait for one's turn, and hold it."""
-        if self._slots is None:
-            await self._pace()
-            yield
-            return
-        async with self._slots:
-            await self._pace()
-            yield
-
-    async def _pace(self) -> None:
-        if self._qps <= 0:
-            return
-        # A token bucket as one number: the time its last token is used up.
-        now_s = self._clock.monotonic_s()
-        full_s = now_s - self._burst / self._qps
-        self._next_free_s = max(self._next_free_s, full_s) + 1 / self._qps
-        wait_s = self._next_free_s - now_s
-        if wait_s > 0:
-            await asyncio.sleep(wait_s)
 
 
 @dataclass(slots=True)
@@ -270,8 +195,7 @@ class ImageManager:
         self._events = events
         self._clock = clock
         self._records = PullRecords(journal, images, clock)
-        self._queue = _PullQueue(settings or ImageSettings(), clock)
-        self._in_flight: SharedCalls[_Outcome] = SharedCalls()
+        self._puller = Puller(images, clock, settings or ImageSettings())
         self._memory = _Memory()
 
     async def ensure_image(
@@ -343,13 +267,13 @@ class ImageManager:
             image,
             meter.seen.done_bytes,
             meter.seen.total_bytes,
-            others=len(self._in_flight) - 1,
+            others=len(self._puller) - 1,
         )
 
     @property
     def pulls_in_flight(self) -> int:
         """How many different pulls are going on or wait for their turn."""
-        return len(self._in_flight)
+        return len(self._puller)
 
     async def _ensure(self, wish: _Wish) -> EnsuredImage:
         try:
@@ -407,7 +331,7 @@ class ImageManager:
         try:
             return await self._images.image_status(image)
         except CRIError as error:
-            text = f'Failed to inspect image "": {_text(error)}'
+            text = f'Failed to inspect image "": {error_text(error)}'
             raise self._fail(
                 wish, IMAGE_INSPECT_ERROR, text, event="InspectFailed"
             ) from error
@@ -473,13 +397,10 @@ class ImageManager:
             image=image,
             repository=repository_name(image),
         )
-        auths = tuple(credential.auth for credential in found.credentials)
+        order = PullOrder(image, found.credentials, wish.sandbox, wish.handler)
         try:
             async with self._pulling(image), self._measured(wish):
-                outcome = await self._in_flight.share(
-                    (image, wish.handler, auths),
-                    lambda: self._pull_in_turn(wish, image, found),
-                )
+                outcome = await self._puller.pull(order)
                 await self._grant(image, outcome, found)
         except asyncio.CancelledError:
             await self._records.close(record, {"result": "cancelled"})
@@ -564,7 +485,7 @@ class ImageManager:
         async with self._access.pulling(image):
             yield
 
-    async def _grant(self, image: str, outcome: _Outcome, found: LookedUp) -> None:
+    async def _grant(self, image: str, outcome: Outcome, found: LookedUp) -> None:
         """Write down who was given an image.
 
         The pull may have been another Pod's, with equal credentials: whose Secret it
@@ -577,35 +498,6 @@ class ImageManager:
         await self._access.pulled(
             image, outcome.image.id, repository_name(image), credential
         )
-
-    async def _pull_in_turn(self, wish: _Wish, image: str, found: LookedUp) -> _Outcome:
-        async with self._queue.turn():
-            began_s = self._clock.monotonic_s()
-            attempts: list[_Attempt] = []
-            for credential in found.credentials or (None,):
-                auth: ImageAuth | None = credential.auth if credential else None
-                try:
-                    ref = await self._images.pull_image(
-                        image, auth=auth, sandbox=wish.sandbox, handler=wish.handler
-                    )
-                except CRIError as error:
-                    attempts.append(_Attempt(credential, redact(_text(error), auth)))
-                    continue
-                attempts.append(_Attempt(credential))
-                pulled = await self._inspect(ref)
-                took_s = self._clock.monotonic_s() - began_s
-                return _Outcome(pulled, ref, tuple(attempts), took_s)
-            took_s = self._clock.monotonic_s() - began_s
-            return _Outcome(None, "", tuple(attempts), took_s)
-
-    async def _inspect(self, ref: str) -> Image:
-        """Return what was pulled; its size is worth no failure."""
-        try:
-            found = await self._images.image_status(ref)
-        except CRIError as error:
-            log.warning("pulled_image_not_inspected", image_ref=ref, error=str(error))
-            found = None
-        return found or Image(id=ref)
 
     def _tell(self, wish: _Wish, reason: str, message: str) -> None:
         self._events.event(
@@ -637,7 +529,7 @@ class ImageManager:
         )
 
 
-def _describe_failure(wish: _Wish, outcome: _Outcome) -> tuple[str, str, str]:
+def _describe_failure(wish: _Wish, outcome: Outcome) -> tuple[str, str, str]:
     """Return the waiting reason and message, and the plain error."""
     error = join_errors(
         (attempt.error, str(attempt.credential or "")) for attempt in outcome.attempts
@@ -657,11 +549,6 @@ def _digest(found: LookedUp) -> bytes:
             digest.update(auth_hash(credential.auth).encode())
         digest.update(f"{credential.origin} {credential.key}".encode())
     return digest.digest()
-
-
-def _text(error: CRIError) -> str:
-    """Return a runtime's error as the kubelet shows it."""
-    return error.message if error.code == "UNKNOWN" else error.rpc_text
 
 
 def _duration(seconds: float) -> str:

@@ -22,9 +22,9 @@ from podyard.node.images.gc import ImageGc
 from podyard.node.images.manager import (
     ImageManager,
     ImagePullBackOffError,
-    ImageSettings,
 )
 from podyard.node.images.parts import ImageError
+from podyard.node.images.pulls import ImageSettings
 
 
 class LoopClock:
