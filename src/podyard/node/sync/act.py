@@ -239,7 +239,13 @@ class PodActor:
         return Sandbox(sandbox_id, sandbox.config, sandbox.handler)
 
     async def describe_sandbox(
-        self, pod: Pod, attempt: int, *, sandbox_id: str = "", announce: bool = False
+        self,
+        pod: Pod,
+        attempt: int,
+        *,
+        sandbox_id: str = "",
+        handler: str | None = None,
+        announce: bool = False,
     ) -> Sandbox:
         """Return the Pod's sandbox as a config, with its cgroup made sure of.
 
@@ -247,6 +253,8 @@ class PodActor:
             pod: the Pod.
             attempt: the sandbox's number.
             sandbox_id: its id, where it is there already.
+            handler: what it runs with, where it is there already; ``None`` to ask
+                the Pod's class.
             announce: whether remarks on its resolver become events.
 
         Raises:
@@ -259,7 +267,8 @@ class PodActor:
             self._warn(pod, "FailedCreatePodContainer", message)
             raise PodActionError(message) from error
         try:
-            handler = self._parts.runtime_classes.handler_for(pod)
+            if handler is None:
+                handler = self._parts.runtime_classes.handler_for(pod)
             hostname = build_hostname(
                 pod, cluster_domain=self._settings.dns.cluster_domain
             )

@@ -136,6 +136,8 @@ class StartChain:
             self.pod,
             actions.attempt,
             sandbox_id=actions.sandbox_id,
+            # One that is there goes on, whatever has become of its class.
+            handler=_handler_of(observed, actions),
             announce=actions.create_sandbox,
         )
         if not actions.create_sandbox:
@@ -299,3 +301,12 @@ class StartChain:
             await runtime.remove_container(container_id)
             self._notes.mutations += 1
         self._tools.observer.forget_containers(ids)
+
+
+def _handler_of(observed: ObservedPod, actions: PodActions) -> str | None:
+    if actions.create_sandbox:
+        return None
+    return next(
+        (s.runtime_handler for s in observed.sandboxes if s.id == actions.sandbox_id),
+        None,
+    )

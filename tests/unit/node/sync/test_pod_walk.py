@@ -693,6 +693,38 @@ async def test_a_pod_whose_handler_is_not_there(
         assert node.state_of("web", "app") == {"waiting": {"reason": reason}}
 
 
+@pytest.mark.parametrize("documented", [True, False], ids=["documented", "upstream"])
+async def test_a_class_that_goes_does_not_end_its_pod(
+    tmp_path: Path, documented: bool
+) -> None:
+    async with SmallNode(tmp_path, documented=documented).running() as node:
+        node.apply(
+            pod_document(
+                container("app", "sleep 5; exit 1"),
+                container("other"),
+                runtimeClassName="x",
+            )
+        )
+        await node.phase_becomes("web", "Running")
+        sandboxes = await node.runtime.list_pod_sandboxes()
+
+        node.classes.handler = None
+        await asyncio.sleep(60)
+
+        assert node.status_of("web")["phase"] == "Running"
+        assert await node.running_names() == ["other"]
+        assert await node.runtime.list_pod_sandboxes() == sandboxes
+        assert not node.events.of("FailedCreatePodSandBox")
+        assert node.events.of("Failed")[0] == (
+            'Error: runtimeclass.node.k8s.io "x" not found '
+            "(runtime handlers of this node: runc)"
+        )
+
+        node.classes.handler = ""
+        await asyncio.sleep(100)
+        assert len(await node.containers("app")) > 1
+
+
 EVICTED = PodEnding(
     "evicted",
     grace_s=10,
