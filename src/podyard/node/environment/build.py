@@ -132,9 +132,27 @@ def build_environment(
             own.pop(name, None)
             own[name] = value
     everything = own | {k: v for k, v in service_env.items() if k not in own}
-    return tuple(
-        EnvVar(name, value.encode("utf-8", "surrogateescape"))
-        for name, value in everything.items()
+    return tuple(EnvVar(name, _carry(name, v)) for name, v in everything.items())
+
+
+def _carry(name: str, value: str) -> bytes:
+    """Return a value as a runtime can carry it.
+
+    Runtimes hand variables on as JSON, which turns other bytes into something else,
+    and the kernel ends a variable at a NUL: better no container than a wrong secret.
+
+    Raises:
+        EnvironmentBuildError: it would not arrive as it is.
+    """
+    if "\0" in value:
+        why = "a NUL byte"
+    elif any("\udc80" <= character <= "\udcff" for character in value):
+        why = "bytes that are no UTF-8"
+    else:
+        return value.encode()
+    raise EnvironmentBuildError(
+        f'environment variable "{name}" holds {why}, which cannot be carried exactly: '
+        "mount its source as a volume instead"
     )
 
 

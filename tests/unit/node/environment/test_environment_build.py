@@ -42,7 +42,7 @@ def b64(raw: bytes) -> str:
 
 
 CONFIG = {"data": {"k": "v", "other": "o"}, "binaryData": {"bin": b64(b"x")}}
-SECRET = {"data": {"k": b64(b"sv"), "raw": b64(b"\xff\xfe")}}
+SECRET = {"data": {"k": b64(b"sv")}}
 
 
 def build(pod, **sources):
@@ -247,16 +247,41 @@ def test_static_pods_may_refer_to_no_object():
     assert caught.value.message == "couldn't get secret ns/s, no kubeClient defined"
 
 
-def test_secret_bytes_are_carried_exactly():
+def test_secret_bytes_that_are_text_are_carried_exactly():
+    secret = {"data": {"raw": b64("é\n\t€".encode())}}
     entries = (
         key_ref("secretKeyRef", "s", "raw"),
         {"name": "COPY", "value": "<$(K)>"},
     )
     pod = make_pod(container={"env": list(entries)})
 
-    built = {v.name: v.value for v in build(pod)}
+    built = {v.name: v.value for v in build(pod, secrets={"s": secret})}
 
-    assert built == {"K": b"\xff\xfe", "COPY": b"<\xff\xfe>"}
+    assert built == {"K": "é\n\t€".encode(), "COPY": "<é\n\t€>".encode()}
+
+
+@pytest.mark.parametrize(
+    ("raw", "what"),
+    [
+        pytest.param(b"\xff\xfe", "bytes that are no UTF-8", id="no-text"),
+        pytest.param(b"a\0b", "a NUL byte", id="nul"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("container", "name"),
+    [
+        pytest.param({"env": [key_ref("secretKeyRef", "s", "raw")]}, "K", id="env"),
+        pytest.param({"envFrom": [{"secretRef": {"name": "s"}}]}, "raw", id="from"),
+    ],
+)
+def test_bytes_no_runtime_can_carry_are_refused(raw, what, container, name):
+    with pytest.raises(EnvironmentBuildError) as caught:
+        build(make_pod(container=container), secrets={"s": {"data": {"raw": b64(raw)}}})
+
+    assert caught.value.message == (
+        f'environment variable "{name}" holds {what}, which cannot be carried exactly: '
+        "mount its source as a volume instead"
+    )
 
 
 def test_env_from_takes_every_key_and_later_sources_win():
