@@ -250,7 +250,11 @@ def _base_chains(facts: NetworkFacts) -> dict[str, tuple[str, ...]]:
         "filter_input": (
             "type filter hook input priority filter; policy accept;",
             unserved,
-            "fib daddr type local meta l4proto . th dport vmap @unserved_ports",
+            # Only who begins: the host may have that port for its own end.
+            (
+                "ct state new fib daddr type local "
+                "meta l4proto . th dport vmap @unserved_ports"
+            ),
         ),
         "filter_forward": (
             "type filter hook forward priority filter; policy accept;",
