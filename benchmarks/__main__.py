@@ -16,6 +16,7 @@ import podyard
 from benchmarks.figures import Report, p50, quantile
 from benchmarks.floor import IMAGE, Floor, floor_runtime
 from benchmarks.instance import Bench, delete, pod, usage, watching
+from benchmarks.probes import measure_probes
 from podyard.api.scheme import CONFIG_MAP, POD
 from podyard.app.instances import InstanceTable
 
@@ -304,9 +305,13 @@ def main() -> None:
     """Run and write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--only", default="abcdefg", help="which sections")
+    parser.add_argument("--only", default="abcdefgh", help="which sections")
     args = parser.parse_args()
     report = Report()
+    if "h" in args.only:
+        measure_probes(report, 5 if args.quick else 20)
+    if args.only == "h":
+        return
     scratch = Path(tempfile.mkdtemp(prefix="podyard-bench-"))
     bench = Bench("bench", scratch / "data")
     rounds = 6 if args.quick else 20
@@ -346,7 +351,7 @@ def main() -> None:
     finally:
         bench.cli("down", "--grace", "1s", "--purge")
         shutil.rmtree(scratch, ignore_errors=True)
-    if args.only == "abcdefg" and not args.quick:
+    if args.only == "abcdefgh" and not args.quick:
         head = (
             "# Measured\n\nMade by `make bench`, everything in one run on one machine: "
             f"{platform.system()} {platform.release()}, Python "
