@@ -302,6 +302,21 @@ def test_a_pod_that_is_not_ready_gets_no_clients(api, serve):
     api.delete(f"/api/v1/namespaces/{SPACE}/pods/late", gracePeriodSeconds=0)
 
 
+def test_a_host_port_answers_on_every_address_of_the_host(api, space, sh):
+    ports = [{"containerPort": 8080, "hostPort": 18099}]
+    document = server("hosted", app="hosted")
+    document["spec"]["containers"][0]["ports"] = ports
+    api.create(document)
+    node_ip = api.until_pod("hosted", is_ready, namespace=SPACE)["status"]["hostIP"]
+    until(lambda: answers("127.0.0.1", 18099, "hosted"))
+
+    assert get(node_ip, 18099) == "hosted"
+    assert sh(f"wget -qO- http://{node_ip}:18099").strip() == "hosted"
+
+    api.delete(f"/api/v1/namespaces/{SPACE}/pods/hosted", gracePeriodSeconds=0)
+    until(lambda: is_refused("127.0.0.1", 18099))
+
+
 def test_local_policies_serve_what_is_here(serve):
     made = serve(
         "local",
