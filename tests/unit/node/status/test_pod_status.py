@@ -632,3 +632,25 @@ def test_the_generation_seen_never_goes_back() -> None:
     status = status_of(facts(make_pod(), previous={"observedGeneration": 7}))
 
     assert status["observedGeneration"] == 7
+
+
+def test_a_pull_that_goes_on_is_told_in_the_waiting_message() -> None:
+    given = facts(make_pod(), progress={"a": "Pulling image: 1 of 2 MiB"})
+
+    assert one(given)["state"]["waiting"] == {
+        "reason": "ContainerCreating",
+        "message": "Pulling image: 1 of 2 MiB",
+    }
+
+
+def test_a_failed_pull_says_more_than_how_far_the_next_one_is() -> None:
+    given = facts(
+        make_pod(),
+        waiting={"a": Waiting("ErrImagePull", "no")},
+        progress={"a": "Pulling image: 1 of 2 MiB"},
+    )
+
+    assert one(given)["state"]["waiting"] == {
+        "reason": "ErrImagePull",
+        "message": "no",
+    }
