@@ -869,6 +869,40 @@ def test_a_claims_data_outlives_its_pods_and_goes_with_the_claim(world, instance
     assert not kept.exists()
 
 
+def test_a_claim_for_one_pod_is_for_one_pod(world):
+    world.create(claim("alone", accessModes=["ReadWriteOncePod"]), namespace=SPACE)
+    first, second = (using(name, "alone", SLEEP) for name in ("first-one", "second"))
+    world.create(first, namespace=SPACE)
+    world.create(second, namespace=SPACE)
+    world.until_pod("first-one", is_ready, namespace=SPACE)
+    world.until_event(
+        "second",
+        "Warning FailedScheduling 0/1 nodes are available: node has pod using "
+        "PersistentVolumeClaim with the same name and ReadWriteOncePod access mode.",
+        namespace=SPACE,
+    )
+
+    world.delete(pod_path("first-one", SPACE), gracePeriodSeconds=0)
+
+    world.until_pod("second", is_ready, namespace=SPACE)
+    world.delete(pod_path("second", SPACE), gracePeriodSeconds=0)
+
+
+def test_a_claim_is_made_and_removed_with_the_pod_it_is_for(world):
+    template = {"spec": claim("x")["spec"]}
+    volume = {"name": "data", "ephemeral": {"volumeClaimTemplate": template}}
+    document = using("owner", "x", f"echo x > /data/f; {SLEEP}")
+    document["spec"]["volumes"] = [volume]
+    path = f"/api/v1/namespaces/{SPACE}/persistentvolumeclaims/owner-data"
+
+    world.create(document, namespace=SPACE)
+    world.until_pod("owner", is_ready, namespace=SPACE)
+
+    assert world.must("GET", path)["status"]["phase"] == "Bound"
+    world.delete(pod_path("owner", SPACE), gracePeriodSeconds=0)
+    until(lambda: world.is_gone(path))
+
+
 def test_a_retained_volume_keeps_its_data(world, instance):
     world.create(
         {

@@ -1,6 +1,7 @@
 """The claims of Pods: what is known of them, and their binding for a first Pod."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -40,11 +41,17 @@ class Claims:
         client: the API.
         pods: the Pods, by their informer.
         changed: is set whenever something may have become schedulable.
+        node_of: the node a Pod is on or on its way to, by uid; empty for none.
     """
 
     def __init__(
-        self, client: ApiClient, pods: Informer, changed: asyncio.Event
+        self,
+        client: ApiClient,
+        pods: Informer,
+        changed: asyncio.Event,
+        node_of: Callable[[str], str],
     ) -> None:
+        self._node_of = node_of
         self._client = client
         self._pods = pods
         self._changed = changed
@@ -95,14 +102,14 @@ class Claims:
         )
 
     def _users(self, pod: Document, name: str) -> frozenset[str]:
-        """Return the nodes where another Pod uses a claim."""
+        """Return the nodes where another Pod uses a claim, or soon will."""
         metadata = pod["metadata"]
         return frozenset(
-            str(other["spec"]["nodeName"])
+            self._node_of(str(other["metadata"]["uid"]))
             for other in self._pods.items()
             if other["metadata"]["namespace"] == metadata["namespace"]
             and other["metadata"]["uid"] != metadata["uid"]
-            and (other.get("spec") or {}).get("nodeName")
+            and self._node_of(str(other["metadata"]["uid"]))
             and not is_finished(other)
             and name in claims_of(other)
         )

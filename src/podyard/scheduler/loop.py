@@ -105,7 +105,7 @@ class Scheduler:
         self._group: asyncio.TaskGroup | None = None
         self.pods = Informer(client, POD, on_change=self._on_pod)
         self.nodes = Informer(client, NODE, on_change=self._on_node)
-        self._claims = Claims(client, self.pods, self._changed)
+        self._claims = Claims(client, self.pods, self._changed, self._accounts.node_of)
         self.budgets = Informer(
             client, POD_DISRUPTION_BUDGET, on_change=lambda _old, _new: None
         )
