@@ -3,6 +3,7 @@
 import asyncio
 import os
 import select
+import signal
 from pathlib import Path
 
 import structlog
@@ -38,6 +39,15 @@ def wait_for_exit(pid: int, *, within_s: float) -> None:
             raise TimeoutError(f"process {pid} is still there after {within_s:g} s")
     finally:
         os.close(pidfd)
+
+
+def kill(pid: int) -> None:
+    """Kill a Podyard that does not stop, and wait until it is gone (blocking)."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    wait_for_exit(pid, within_s=10)
 
 
 async def remove_instance(config: Config, *, grace_s: float) -> None:
