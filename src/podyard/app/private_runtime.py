@@ -38,7 +38,7 @@ log = structlog.get_logger()
 KERNEL_SETTINGS: Final = {"net/ipv4/ip_forward": "1"}
 
 #: How long after a restart, and then again, orphans are looked for, seconds.
-_TIDY_AGAIN_S: Final = (30.0, 270.0)
+_TIDY_AGAIN_S: Final = (5.0, 30.0, 270.0)
 
 #: Variables of Podyard's own environment that pulls need too.
 PROXY_VARIABLES: Final = (
@@ -153,9 +153,11 @@ class PrivateRuntime:
         """Start containerd again whenever it dies, until cancelled.
 
         What a death has left may come to light only when CRI has removed the Pods of
-        that moment, so it is looked for again later.
+        that moment, so it is looked for again later. The Podyard that was to do it may
+        have died, too, so a start counts like a death.
         """
         restarted = asyncio.Event()
+        restarted.set()
 
         async def again() -> None:
             await self.tidy()
