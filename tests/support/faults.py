@@ -200,13 +200,31 @@ def mixed_pods(prefix: str, ledger: Path) -> list[Document]:
             terminationGracePeriodSeconds=GRACE_S,
         ),
         made("job", part(called("job"), "main", "sleep 2"), restartPolicy="Never"),
+        made(
+            "hasty",
+            part(
+                called("hasty"),
+                "main",
+                SLEEP,
+                lifecycle={
+                    "postStart": _hook(called("hasty"), "main", "PostStart", 0.3),
+                    "preStop": _hook(called("hasty"), "main", "PreStop", 0.3),
+                },
+            ),
+            terminationGracePeriodSeconds=10,
+        ),
     ]
 
 
 #: Containers with hooks, by the last part of their Pod's name.
 HOOKS = {
     "PostStart": {("hooked", "main")},
-    "PreStop": {("crew", "side"), ("hooked", "main"), ("stubborn", "main")},
+    "PreStop": {
+        ("crew", "side"),
+        ("hooked", "main"),
+        ("stubborn", "main"),
+        ("hasty", "main"),
+    },
 }
 
 
@@ -344,6 +362,7 @@ class FaultRun:
         self._deleted_at: dict[str, float] = {}
         self._back_at_s = 0.0
         self._label = ""
+        self._told: set[str] = set()
 
     def run(self, rounds: list[list[Kill]], *, within_s: float = 1e9) -> Outcome:
         """Carry out all rounds that begin in time, then look at what is left."""
@@ -357,7 +376,6 @@ class FaultRun:
             if time.monotonic() - begin > within_s:
                 break
             self._label = f"round {number}"
-            found = len(self.outcome.findings)
             self._round(f"r{number}", kills)
             self._check_left(before)
             now = statuses(self._api.pod("resident"))["main"]
@@ -367,8 +385,6 @@ class FaultRun:
             ):
                 self._find(f"the Pod that was left alone has changed: {now}")
                 resident = now
-            if len(self.outcome.findings) > found:
-                before = belongings(self._row, self._instance.data_dir)
             self._say(
                 f"{self._label}: {len(self.outcome.kills)} kills, "
                 f"{len(self.outcome.findings)} findings, "
@@ -392,8 +408,14 @@ class FaultRun:
         pods = mixed_pods(prefix, self._ledger)
         names = [one["metadata"]["name"] for one in pods]
         self._api.create(*pods)
-        self._kill(by_stage.get("create"))
-        hooked = f"{prefix}-hooked"
+        hasty, hooked = f"{prefix}-hasty", f"{prefix}-hooked"
+        first = by_stage.get("create")
+        if first is not None:
+            # One Pod is deleted while it is being made, shortly before the kill.
+            time.sleep(first.delay_s / 2)
+        self._delete(hasty)
+        self._kill(first, share=0.5)
+        names.remove(hasty)
         with self._tolerating("PostStart"):
             until(lambda: self._entries("PostStart", hooked), within_s=40)
         self._kill(by_stage.get("PostStart"))
@@ -403,8 +425,8 @@ class FaultRun:
         self._kill(by_stage.get("running"))
         self._check_running(names)
         for name in names:
-            self._deleted_at[name] = uptime_s()
-            self._api.delete(pod_path(name))
+            self._delete(name)
+        names.append(hasty)
         with self._tolerating("PreStop"):
             until(lambda: self._entries("PreStop", hooked), within_s=40)
         self._kill(by_stage.get("PreStop"))
@@ -425,6 +447,10 @@ class FaultRun:
         self._check_ledger(names)
         for name in names:
             self._api.delete(pod_path(name), gracePeriodSeconds=0)
+
+    def _delete(self, name: str) -> None:
+        self._deleted_at[name] = uptime_s()
+        self._api.delete(pod_path(name))
 
     @contextmanager
     def _tolerating(self, stage: str) -> Iterator[None]:
@@ -453,7 +479,7 @@ class FaultRun:
 
     # --- kills
 
-    def _kill(self, kill: Kill | None) -> None:
+    def _kill(self, kill: Kill | None, *, share: float = 1.0) -> None:
         if kill is None:
             return
         self._label = re.sub(
@@ -462,7 +488,7 @@ class FaultRun:
             self._label,
             count=1,
         )
-        time.sleep(kill.delay_s)
+        time.sleep(kill.delay_s * share)
         config = self._row.runtime_dir / "config.toml"
         daemon = find_daemon(config)
         if kill.victim != "containerd":
@@ -530,7 +556,7 @@ class FaultRun:
             mine = [entry for entry in entries if entry.pod == name]
             starts = [entry for entry in mine if entry.what == "start"]
             short = name.rsplit("-", 1)[1]
-            if not starts:
+            if not starts and short != "hasty":
                 self._find(f"{name} never ran")
             by_container: dict[str, list[Entry]] = {}
             for entry in starts:
@@ -600,7 +626,9 @@ class FaultRun:
             return found + [f"no {one}" for one in (before - now).elements()]
 
         try:
-            until(lambda: not left(), within_s=25)
+            until(lambda: not set(left()) - self._told, within_s=60)
         except TimeoutError:
             for one in left():
-                self._find(f"left: {one}")
+                if one not in self._told:
+                    self._find(f"left: {one}")
+                self._told.add(one)
