@@ -2,7 +2,9 @@
 
 import http.client
 import socket
+import struct
 from pathlib import Path
+from typing import Final
 
 import orjson
 
@@ -19,6 +21,10 @@ class NotRunningError(CommandError):
         )
 
 
+class NotAnsweringError(CommandError):
+    """Somebody listens, but does not answer in time."""
+
+
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path, timeout_s: float) -> None:
         super().__init__("localhost", timeout=timeout_s)
@@ -28,6 +34,10 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
+
+
+#: struct ucred of unix(7): pid, uid, gid.
+_UCRED: Final = struct.Struct("iII")
 
 
 def control_path(name: str) -> Path:
@@ -61,10 +71,29 @@ def ask(
             f'may not talk to instance "{name}": run as root (sudo podyard …)'
         ) from error
     except (TimeoutError, OSError, http.client.HTTPException) as error:
-        raise CommandError(f'instance "{name}" does not answer: {error}') from error
+        raise NotAnsweringError(
+            f'instance "{name}" does not answer: {error}'
+        ) from error
     finally:
         connection.close()
     if answer.status != 200:
         raise CommandError(f"{method} {path}: {answer.status} {content[:200]!r}")
     document: Document = orjson.loads(content)
     return document
+
+
+def listening_pid(name: str) -> int:
+    """Return the process behind the control socket, as the kernel knows it.
+
+    Raises:
+        NotRunningError: nobody listens.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(control_path(name)))
+        except OSError as error:
+            raise NotRunningError(name) from error
+        credentials = probe.getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size
+        )
+    return int(_UCRED.unpack(credentials)[0])

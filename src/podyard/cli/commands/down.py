@@ -4,7 +4,12 @@ import argparse
 import asyncio
 from typing import Final
 
-from podyard.cli.control import NotRunningError, ask
+from podyard.cli.control import (
+    NotAnsweringError,
+    NotRunningError,
+    ask,
+    listening_pid,
+)
 from podyard.cli.parts import Command, CommandError, UsageError
 from podyard.cli.progress import Progress
 from podyard.cli.settings import config_of
@@ -56,9 +61,10 @@ def _run(args: argparse.Namespace) -> int:
             teardown.wait_for_exit(pid, within_s=grace_s + 30.0)
     except NotRunningError:
         progress.note(f'instance "{config.name}" is not running; cleaning up')
-    except TimeoutError:
+    except (NotAnsweringError, TimeoutError):
         # Nothing is lost by it: whatever dies at any line starts over from what it
         # finds, and the clean-up below ends what is left.
+        pid = pid or listening_pid(config.name)
         progress.note(f"Podyard (pid {pid}) did not stop in time and is killed")
         teardown.kill(pid)
     if args.keep_pods:
