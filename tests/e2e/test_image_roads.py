@@ -274,6 +274,23 @@ async def test_a_plugin_is_given_a_token_of_the_pods_service_account(world) -> N
     assert claims["kubernetes.io"]["pod"]["name"] == "robot"
 
 
+async def test_a_mended_service_account_ends_the_back_off_at_once(world) -> None:
+    image = await world.push("robots/late")
+    account = {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": "plain-robot"},
+    }
+    world.api.create(account)
+    world.api.create(private_pod("late-robot", image, serviceAccountName="plain-robot"))
+    world.api.until_pod("late-robot", waits_with("ImagePullBackOff"))
+
+    patch = {"metadata": {"annotations": {"example.com/role": "reader"}}}
+    world.api.patch("/api/v1/namespaces/default/serviceaccounts/plain-robot", patch)
+
+    world.api.until_pod("late-robot", is_running, within_s=8)
+
+
 async def test_a_rehearsal_asks_the_plugins_too(world) -> None:
     image = await world.push("plugin/rehearsed")
     places = (

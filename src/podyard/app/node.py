@@ -34,7 +34,7 @@ from podyard.api.storage import NODE_LABEL, VOLUMES_DIR, node_label
 from podyard.api.validation import validate_create
 from podyard.app.cluster_dns import dns_loop, dns_servers_of_pods
 from podyard.app.config import Config, shutdown_periods
-from podyard.app.credentials import PodTokens, source_context
+from podyard.app.credentials import PodTokens, source_context, token_audiences
 from podyard.app.eviction import PodPlaces, make_eviction, memory_kept
 from podyard.app.host import Host
 from podyard.app.instances import Instance
@@ -330,7 +330,9 @@ async def _make_node(
     )
     names = ClusterNames(int(clock.now().timestamp()))
     followed = Followed(client, network, names, setup.name)
-    referenced = ReferencedObjects(client)
+    # Credential plugins that are told of ServiceAccounts hear of changes at once.
+    accounts = bool(await asyncio.to_thread(token_audiences, config))
+    referenced = ReferencedObjects(client, accounts=accounts)
     limits = await asyncio.to_thread(lambda: observe_host_limits(observe_cgroups()))
     classes = RuntimeClassManager(
         followed.find_class,

@@ -14,7 +14,13 @@ from typing import Final, TypeAlias
 from podyard.api.core_v1 import Container, Pod
 from podyard.api.documents import Document
 from podyard.api.errors import ApiError
-from podyard.api.scheme import CONFIG_MAP, PERSISTENT_VOLUME_CLAIM, SECRET, Kind
+from podyard.api.scheme import (
+    CONFIG_MAP,
+    PERSISTENT_VOLUME_CLAIM,
+    SECRET,
+    SERVICE_ACCOUNT,
+    Kind,
+)
 from podyard.client.informer import Informer
 from podyard.client.services import ApiClient, ApiUnreachableError
 
@@ -91,7 +97,17 @@ class ReferencedObjects:
     Reads work at any time; watches run while :meth:`run` does.
     """
 
-    def __init__(self, client: ApiClient, *, linger_s: float = LINGER_S) -> None:
+    def __init__(
+        self, client: ApiClient, *, linger_s: float = LINGER_S, accounts: bool = False
+    ) -> None:
+        """Follow what Pods of a node refer to.
+
+        Args:
+            client: the API.
+            linger_s: how long a watch outlives its last Pod.
+            accounts: follow the Pods' ServiceAccounts too; few nodes need that.
+        """
+        self._accounts = accounts
         self._client = client
         self._linger_s = linger_s
         self._watched: dict[ObjectKey, _Watched] = {}
@@ -104,6 +120,9 @@ class ReferencedObjects:
         if pod.is_static:
             return
         wanted = pod_references(pod)
+        if self._accounts and pod.spec.service_account_name:
+            name = pod.spec.service_account_name
+            wanted |= {(SERVICE_ACCOUNT, pod.namespace, name)}
         before = self._by_pod.get(pod.uid, frozenset())
         if wanted == before:
             return
