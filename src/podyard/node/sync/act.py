@@ -15,10 +15,10 @@ from typing import Final, TypeVar
 import structlog
 
 from podyard.api.core_v1 import Container, Pod
-from podyard.api.observed import ContainerStatus, ObservedPod
+from podyard.api.observed import ContainerState, ContainerStatus, ObservedPod
 from podyard.api.quantity import QuantityError
 from podyard.api.runtime import Mount, SandboxConfig
-from podyard.cri.services import CRIError, RuntimeService
+from podyard.cri.services import CRIError, CRINotFoundError, RuntimeService
 from podyard.lib.aio import finish
 from podyard.node.environment.build import (
     DNSSettings,
@@ -385,7 +385,12 @@ class PodActor:
             raise self._fail(
                 pod, container, "CreateContainerConfigError", str(error)
             ) from error
+        log_file = self._files.log_file(
+            pod.namespace, pod.name, pod.uid, container.name, attempt
+        )
         try:
+            if newest is not None and await self._runs_after_all(newest):
+                return StartedContainer(newest.id, log_file)
             container_id = await _whole(
                 parts.runtime.create_container(sandbox.id, config, sandbox.config),
                 within_s=_CALL_S,
@@ -397,10 +402,27 @@ class PodActor:
             raise self._fail(pod, container, "CreateContainerError", message) from error
         self._tell(pod, container, "Created", "Container created")
         await self._start(pod, container, container_id)
-        log_file = self._files.log_file(
-            pod.namespace, pod.name, pod.uid, container.name, attempt
-        )
         return StartedContainer(container_id, log_file)
+
+    async def _runs_after_all(self, newest: ContainerStatus) -> bool:
+        """Take away a container that an agent made and, ending, left unstarted.
+
+        Its name is taken and its number is free. The runtime may have gone on with
+        the start all the same: then it is as good as any, and not run twice.
+
+        Raises:
+            CRIError: it cannot be asked for or removed.
+        """
+        if newest.state is not ContainerState.CREATED:
+            return False
+        try:
+            now = await self._parts.runtime.container_status(newest.id)
+        except CRINotFoundError:
+            return False
+        if now.started_at is not None:
+            return True
+        await self._parts.runtime.remove_container(newest.id)
+        return False
 
     def pull_progress(self, pod: Pod, container: Container) -> str:
         """Return how far a container's pull is; empty where there is none."""
@@ -437,7 +459,8 @@ class PodActor:
             Its restart count, and the mounts that are not volumes.
         """
         if newest is not None:
-            attempt = newest.restart_count + 1
+            has_run = newest.state is not ContainerState.CREATED
+            attempt = newest.restart_count + (1 if has_run else 0)
         else:
             attempt = self._files.next_attempt(pod, container.name)
         message = self._files.prepare_container(pod, container.name, attempt)

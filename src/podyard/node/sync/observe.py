@@ -137,10 +137,8 @@ class Observer:
         except CRINotFoundError:
             return None
         if was_cut(seen):
-            # The agent ended while it asked: this container never ran, and its number
-            # and its name are free for the one that will.
-            await self._runtime.remove_container(seen.id)
-            return None
+            # Neither an exit nor a try that failed: it was made and never ran.
+            return replace(listed, state=ContainerState.CREATED)
         return await self._remember(seen)
 
     async def _remember(self, seen: ContainerStatus) -> ContainerStatus:

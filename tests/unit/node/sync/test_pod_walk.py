@@ -2,11 +2,12 @@
 
 import asyncio
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from podyard.api.observed import ContainerState
+from podyard.api.observed import ContainerState, ContainerStatus
 from podyard.node.probes.parts import ContainerVerdict
 from podyard.node.status.decide import PodFailure
 from podyard.node.sync.pod import PodEnding
@@ -383,6 +384,32 @@ async def test_a_start_that_was_cut_off_is_made_anew_and_counts_as_none(
         assert status["containerStatuses"][0]["restartCount"] == 0
         (made,) = await second.containers()
         assert made.id != cut.id
+
+
+async def test_a_start_that_the_runtime_finished_alone_is_not_made_twice(
+    tmp_path: Path,
+) -> None:
+    first = SmallNode(tmp_path)
+    async with first.running():
+        first.apply(pod_document(restartPolicy="Never"))
+        await first.phase_becomes("web", "Running")
+        (made,) = await first.containers()
+
+    # The next agent still saw it as made only, and it runs when it asks again.
+    stale = replace(made, state=ContainerState.CREATED)
+    second = SmallNode(tmp_path, first.runtime, first.journal)
+    listed = second.runtime.list_containers
+    looks = itertools.count()
+
+    async def list_late(**which: str) -> tuple[ContainerStatus, ...]:
+        return (stale,) if next(looks) == 0 else await listed(**which)
+
+    second.runtime.list_containers = list_late  # type: ignore[method-assign]
+    async with second.running():
+        second.apply(pod_document(restartPolicy="Never"))
+        await second.phase_becomes("web", "Running")
+
+        assert [c.id for c in await listed()] == [made.id]
 
 
 async def test_an_owed_post_start_is_delivered_by_the_next_agent(
