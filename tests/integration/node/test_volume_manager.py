@@ -135,6 +135,7 @@ def make_manager(pods_dir, objects, api, heard, **options):
         objects,
         TokenManager(api, clock),
         lambda: {"memory": "1Gi", "cpu": "2"},
+        volumes_dir=pods_dir.parent / "volumes",
     )
     return VolumeManager(pods_dir, services, heard, clock, **options)
 
@@ -326,7 +327,10 @@ async def test_a_secret_is_never_on_disk(bench):
         ),
         (
             {"persistentVolumeClaim": {"claimName": "x"}},
-            "no volume plugin matched: persistentVolumeClaim",
+            (
+                "error processing PVC ns/x: failed to fetch PVC from API server: "
+                'persistentvolumeclaims "x" not found'
+            ),
         ),
     ],
 )

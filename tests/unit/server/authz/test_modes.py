@@ -82,9 +82,36 @@ ELSEWHERE = make(
 )
 
 
+CLAIMING = make(
+    "Pod",
+    "p3",
+    "web",
+    spec={
+        "nodeName": "n1",
+        "volumes": [
+            {"name": "a", "persistentVolumeClaim": {"claimName": "claimed"}},
+            {"name": "b", "ephemeral": {}},
+        ],
+    },
+)
+VOLUMES = [
+    make(
+        "PersistentVolume",
+        name,
+        metadata={"labels": labels},
+        spec={"claimRef": {"namespace": "web", "name": claim}},
+    )
+    for name, claim, labels in (
+        ("own", "anything", {"podyard.dev/node": "n1"}),
+        ("used", "claimed", {}),
+        ("foreign", "unused", {"podyard.dev/node": "n2"}),
+    )
+]
+
+
 @pytest.fixture
 def objects() -> StoredObjects:
-    return StoredObjects(POD, ELSEWHERE)
+    return StoredObjects(POD, ELSEWHERE, CLAIMING, *VOLUMES)
 
 
 @pytest.fixture
@@ -246,6 +273,12 @@ def _rows(user: User, allowed: bool, *lines: str) -> list[Any]:
             f"GET {WEB}/configmaps/cm-env-from",
             f"POST {WEB}/serviceaccounts/app/token",
             f"GET {WEB}/serviceaccounts/app",
+            f"GET {WEB}/persistentvolumeclaims/claimed",
+            f"GET {WEB}/persistentvolumeclaims/p3-b",
+            "GET /api/v1/persistentvolumes/own",
+            "PATCH /api/v1/persistentvolumes/own",
+            "GET /api/v1/persistentvolumes/used",
+            "GET /api/v1/persistentvolumes?watch=1&labelSelector=podyard.dev/node%3Dn1",
             f"POST {WEB}/events",
             "GET /api/v1/services?watch=1",
             "GET /apis/node.k8s.io/v1/runtimeclasses",
@@ -280,6 +313,16 @@ def _rows(user: User, allowed: bool, *lines: str) -> list[Any]:
             f"GET {WEB}/configmaps/unused",
             f"POST {WEB}/serviceaccounts/other/token",
             f"GET {WEB}/serviceaccounts/other",
+            f"GET {WEB}/persistentvolumeclaims",
+            f"GET {WEB}/persistentvolumeclaims/unused",
+            f"PATCH {WEB}/persistentvolumeclaims/claimed",
+            "GET /api/v1/persistentvolumes",
+            "GET /api/v1/persistentvolumes/foreign",
+            "PATCH /api/v1/persistentvolumes/used",
+            "DELETE /api/v1/persistentvolumes/own",
+            "PATCH /api/v1/persistentvolumes/own/status",
+            "GET /api/v1/persistentvolumes?labelSelector=podyard.dev/node%3Dn2",
+            "GET /api/v1/persistentvolumes?labelSelector=podyard.dev/node!%3Dn1",
             f"PUT {WEB}/serviceaccounts/app",
             "PUT /apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n2",
             "GET /apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases",
