@@ -903,6 +903,73 @@ def test_a_claim_is_made_and_removed_with_the_pod_it_is_for(world):
     until(lambda: world.is_gone(path))
 
 
+def test_a_volume_made_by_hand_is_bound_and_mounted(world, tmp_path):
+    tmp_path.chmod(0o755)
+    (tmp_path / "f").write_text("by hand\n")
+    world.create(
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": "by-hand", "labels": {"kind": "mine"}},
+            "spec": {
+                "accessModes": ["ReadOnlyMany"],
+                "capacity": {"storage": "1Gi"},
+                "hostPath": {"path": str(tmp_path), "type": "Directory"},
+            },
+        }
+    )
+    wanted = claim(
+        "by-hand",
+        storageClassName="",
+        accessModes=["ReadOnlyMany"],
+        selector={"matchLabels": {"kind": "mine"}},
+    )
+    world.create(wanted, namespace=SPACE)
+    world.create(using("hand", "by-hand", "cat /data/f"), namespace=SPACE)
+    world.until_pod("hand", has_ended, namespace=SPACE)
+
+    assert world.log("hand", SPACE) == "by hand\n"
+    path = f"/api/v1/namespaces/{SPACE}/persistentvolumeclaims/by-hand"
+    assert world.must("GET", path)["status"]["capacity"] == {"storage": "1Gi"}
+    world.delete(pod_path("hand", SPACE), gracePeriodSeconds=0)
+    world.delete(path)
+    volume = "/api/v1/persistentvolumes/by-hand"
+    until(lambda: world.must("GET", volume)["status"]["phase"] == "Released")
+    world.delete(volume)
+    until(lambda: world.is_gone(volume))
+    assert (tmp_path / "f").exists()
+
+
+def test_a_volume_in_use_stays_and_a_lost_one_is_told(world):
+    volume = "/api/v1/persistentvolumes/lost"
+    world.create(
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": "lost"},
+            "spec": {
+                "accessModes": ["ReadWriteOnce"],
+                "capacity": {"storage": "1Gi"},
+                "hostPath": {"path": "/nowhere"},
+            },
+        }
+    )
+    wanted = claim("loses", storageClassName="", volumeName="lost")
+    world.create(wanted, namespace=SPACE)
+    path = f"/api/v1/namespaces/{SPACE}/persistentvolumeclaims/loses"
+    until(lambda: world.must("GET", path)["status"]["phase"] == "Bound")
+
+    world.delete(volume)
+    finalizers = world.must("GET", volume)["metadata"]["finalizers"]
+    world.patch(volume, {"metadata": {"finalizers": None}})
+
+    assert finalizers == ["kubernetes.io/pv-protection"]
+    until(lambda: world.must("GET", path)["status"]["phase"] == "Lost")
+    world.until_event(
+        "loses", "Warning ClaimLost Bound claim has lost its", namespace=SPACE
+    )
+
+
 def test_a_retained_volume_keeps_its_data(world, instance):
     world.create(
         {
