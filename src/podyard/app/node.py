@@ -5,7 +5,7 @@ import os
 import random
 import resource
 import socket
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -175,7 +175,8 @@ class Followed:
         self.slices = Informer(
             client, ENDPOINT_SLICE, on_change=_both(network.on_slice, names.on_slice)
         )
-        self.classes = Informer(client, RUNTIME_CLASS, on_change=lambda *_: None)
+        self.classes = Informer(client, RUNTIME_CLASS, on_change=self._class_changed)
+        self._tell_new_class: Callable[[str], None] = lambda _: None
         self.pods = Informer(
             client,
             POD,
@@ -201,6 +202,14 @@ class Followed:
         """Return a RuntimeClass, or ``None``."""
         return self.classes.get("", name)
 
+    def on_new_class(self, tell: Callable[[str], None]) -> None:
+        """Have ``tell(name)`` called whenever a RuntimeClass appears."""
+        self._tell_new_class = tell
+
+    def _class_changed(self, old: Document | None, new: Document | None) -> None:
+        if old is None and new is not None:
+            self._tell_new_class(str(new["metadata"]["name"]))
+
 
 def _both(first: OnChange, second: OnChange) -> OnChange:
     def tell(old: Document | None, new: Document | None) -> None:
@@ -208,6 +217,13 @@ def _both(first: OnChange, second: OnChange) -> OnChange:
         second(old, new)
 
     return tell
+
+
+def _retry_pods_of_class(agent: NodeAgent, name: str) -> None:
+    """Have Pods that waited for their RuntimeClass try again at once."""
+    for pod in agent.all_pods():
+        if pod.spec.runtime_class_name == name:
+            agent.retry_now(pod.uid)
 
 
 class Node:
@@ -516,6 +532,7 @@ async def _make_node(
     eviction.on_change(agent.registration.change_soon)
     allocatable.update(agent.allocatable)
     images.on_progress(agent.look_at)
+    followed.on_new_class(partial(_retry_pods_of_class, agent))
     explainer = PodExplainer(
         setup.name,
         ExplainParts(
