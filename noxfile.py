@@ -6,6 +6,8 @@ nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "unit", "contract", "integration", "e2e"]
 
 PYTEST = ("python", "-m", "pytest", "-q", "--durations=5")
+#: Whole files side by side; each worker has a Podyard of its own.
+SIDE_BY_SIDE = ("--dist", "loadfile", "-n")
 
 
 @nox.session
@@ -27,7 +29,9 @@ def types(session: nox.Session) -> None:
 @nox.session
 def unit(session: nox.Session) -> None:
     """Pure functions and shells over fakes."""
-    session.run(*PYTEST, "tests/unit", "tests/architecture", *session.posargs)
+    session.run(
+        *PYTEST, *SIDE_BY_SIDE, "2", "tests/unit", "tests/architecture", *session.posargs
+    )
 
 
 @nox.session
@@ -39,10 +43,10 @@ def contract(session: nox.Session) -> None:
 @nox.session
 def integration(session: nox.Session) -> None:
     """Real SQLite, sockets, containerd, kubectl."""
-    session.run(*PYTEST, "tests/integration", *session.posargs)
+    session.run(*PYTEST, *SIDE_BY_SIDE, "2", "tests/integration", *session.posargs)
 
 
 @nox.session
 def e2e(session: nox.Session) -> None:
     """Podyard from outside."""
-    session.run(*PYTEST, "tests/e2e", *session.posargs)
+    session.run(*PYTEST, *SIDE_BY_SIDE, "3", "tests/e2e", *session.posargs)
