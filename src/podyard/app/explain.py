@@ -8,7 +8,15 @@ import orjson
 import podyard.scheduler.plugins
 from podyard.api.documents import Document
 from podyard.api.errors import ApiError
-from podyard.api.scheme import NODE, POD, RUNTIME_CLASS
+from podyard.api.scheme import (
+    NODE,
+    PERSISTENT_VOLUME,
+    PERSISTENT_VOLUME_CLAIM,
+    POD,
+    RUNTIME_CLASS,
+    STORAGE_CLASS,
+)
+from podyard.api.storage import PodClaim, PodStorage, claims_of, class_of
 from podyard.app.admin import AdminError, admin_client
 from podyard.app.config import Config
 from podyard.client.http import HttpApiClient
@@ -68,8 +76,35 @@ async def schedule_of(config: Config, namespace: str, name: str) -> Document:
         runtime_class = None
         if class_name:
             runtime_class = await _get_class(client, class_name)
+        storage = await _get_storage(client, pod) if claims_of(pod) else None
     plugins = load_parts(podyard.scheduler.plugins, SchedulerPlugin)
-    return explain_schedule(pod, nodes, pods, plugins, runtime_class=runtime_class)
+    return explain_schedule(
+        pod, nodes, pods, plugins, runtime_class=runtime_class, storage=storage
+    )
+
+
+async def _get_storage(client: HttpApiClient, pod: Document) -> PodStorage:
+    """Return what is known of a Pod's claims."""
+    namespace = str(pod["metadata"]["namespace"])
+    claims = _by_name(await client.list(PERSISTENT_VOLUME_CLAIM, namespace))
+    volumes = _by_name(await client.list(PERSISTENT_VOLUME))
+    classes = _by_name(await client.list(STORAGE_CLASS))
+    return PodStorage(
+        tuple(
+            PodClaim(
+                name,
+                claim := claims.get(name),
+                volumes.get(((claim or {}).get("spec") or {}).get("volumeName") or ""),
+                classes.get(class_of(claim or {})),
+            )
+            for name in claims_of(pod)
+        ),
+        tuple(volumes.values()),
+    )
+
+
+def _by_name(found: Document) -> dict[str, Document]:
+    return {one["metadata"]["name"]: one for one in found["items"]}
 
 
 async def _get_class(client: HttpApiClient, name: str) -> Document | None:

@@ -26,6 +26,7 @@ from podyard.api.resources import (
     parse_resources,
     pod_requests,
 )
+from podyard.api.storage import PodStorage
 from podyard.scheduler.decide import Placement, Unschedulable, decide_placement
 from podyard.scheduler.parts import NodeInfo, SchedulerPlugin
 
@@ -70,6 +71,7 @@ def explain_schedule(
     plugins: Sequence[SchedulerPlugin],
     *,
     runtime_class: Document | None,
+    storage: PodStorage | None = None,
 ) -> Document:
     """Return why a Pod runs where it does, or nowhere.
 
@@ -79,6 +81,7 @@ def explain_schedule(
         pods: all Pods; what they take counts.
         plugins: the scheduler's.
         runtime_class: the class the Pod names, ``None`` where it does not exist.
+        storage: its claims, ``None`` where it has none.
 
     Raises:
         QuantityError: an amount is no quantity.
@@ -90,7 +93,7 @@ def explain_schedule(
         _applied_spec(pod),
     )
     others = [one for one in pods if one["metadata"]["uid"] != metadata["uid"]]
-    infos = [NodeInfo(node, _usage(node, others)) for node in nodes]
+    infos = [NodeInfo(node, _usage(node, others), storage) for node in nodes]
     free = _unbound(pod, sources.applied)
     verdict = decide_placement(free, infos, plugins)
     return {
