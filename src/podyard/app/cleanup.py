@@ -248,10 +248,15 @@ def unmount_below(directory: Path) -> int:
 
 
 def _remove_namespaces(traces: _Traces) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
     for path in traces.namespaces:
-        libc.umount2(os.fsencode(path), _MNT_DETACH | _UMOUNT_NOFOLLOW)
-        path.unlink(missing_ok=True)
+        remove_namespace(path)
+
+
+def remove_namespace(path: Path) -> None:
+    """Remove a network namespace that is kept by a mount, if it is there (blocking)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.umount2(os.fsencode(path), _MNT_DETACH | _UMOUNT_NOFOLLOW)
+    path.unlink(missing_ok=True)
 
 
 def _cni_results(row: Instance, ids: frozenset[str]) -> Iterator[Path]:

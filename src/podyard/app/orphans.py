@@ -6,6 +6,7 @@ id of a container that containerd does not list is such an orphan.
 """
 
 import asyncio
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from podyard.app.cleanup import (
     members,
     read_runc_init,
     remove_cgroup_tree,
+    remove_namespace,
     remove_tree,
     socket_paths,
     unmount_below,
@@ -39,6 +41,8 @@ from podyard.containerd.processes import (
 log = structlog.get_logger()
 
 _ID: Final = re.compile(r"[0-9a-f]{64}")
+#: Where CRI keeps network namespaces, below containerd's state directory.
+_NAMESPACES: Final = "io.containerd.grpc.v1.cri/netns"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,38 @@ async def remove_orphans(row: Instance) -> int:
         await asyncio.to_thread(_remove, traces, orphans)
         log.info("orphans_removed", count=len(orphans), ids=sorted(orphans)[:10])
     return len(orphans)
+
+
+def find_unused_namespaces(row: Instance) -> frozenset[Path]:
+    """Return network namespaces that no task of the runtime is in (blocking).
+
+    CRI makes a namespace before the record of its sandbox, so a death in between
+    leaves one that nobody knows; one that is being made now looks the same for as
+    long as the network plugins take.
+    """
+    directory = row.containerd_state / _NAMESPACES
+    try:
+        found = frozenset(directory.iterdir())
+    except FileNotFoundError:
+        return frozenset()
+    used: set[Path] = set()
+    for config in (row.containerd_state / TASKS).glob("*/*/config.json"):
+        try:
+            spaces = json.loads(config.read_text())["linux"]["namespaces"]
+            used.update(Path(space["path"]) for space in spaces if "path" in space)
+        except FileNotFoundError:
+            continue  # gone meanwhile
+        except (OSError, ValueError, KeyError, TypeError):
+            return frozenset()  # whose it is cannot be told; another look may
+    return found - used
+
+
+def remove_namespaces(paths: frozenset[Path]) -> None:
+    """Remove network namespaces of nobody (blocking)."""
+    for path in paths:
+        with suppress(OSError):
+            remove_namespace(path)
+    log.info("orphan_namespaces_removed", count=len(paths))
 
 
 def _look(row: Instance) -> _Traces:

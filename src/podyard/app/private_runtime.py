@@ -12,7 +12,11 @@ from podyard import __version__
 from podyard.app.handlers import offer_handlers
 from podyard.app.host import Host, find_program, snapshotter_for
 from podyard.app.instances import Instance
-from podyard.app.orphans import remove_orphans
+from podyard.app.orphans import (
+    find_unused_namespaces,
+    remove_namespaces,
+    remove_orphans,
+)
 from podyard.containerd.build import ContainerdConfig, RuntimeHandlerConfig
 from podyard.containerd.client import ContainerdError
 from podyard.containerd.images import PINNED, ImageImporter
@@ -39,6 +43,9 @@ KERNEL_SETTINGS: Final = {"net/ipv4/ip_forward": "1"}
 
 #: How long after a restart, and then again, orphans are looked for, seconds.
 _TIDY_AGAIN_S: Final = (5.0, 30.0, 270.0)
+
+#: How long a network namespace is unused before it is taken for an orphan, seconds.
+_NAMESPACE_IS_MADE_WITHIN_S: Final = 25.0
 
 #: Variables of Podyard's own environment that pulls need too.
 PROXY_VARIABLES: Final = (
@@ -120,6 +127,8 @@ class PrivateRuntime:
             binary=str(binary),
             environment=wishes.environment,
         )
+        self._clock = clock
+        self._unused: dict[Path, float] = {}
         self.importer = ImageImporter(
             config.socket,
             clock=clock,
@@ -179,8 +188,21 @@ class PrivateRuntime:
         """Remove what a containerd that died has left and forgotten."""
         try:
             await remove_orphans(self._row)
+            await self._tidy_namespaces()
         except (ContainerdError, OSError) as error:
             log.warning("orphans_not_removed", error=str(error))
+
+    async def _tidy_namespaces(self) -> None:
+        unused = await asyncio.to_thread(find_unused_namespaces, self._row)
+        now_s = self._clock.monotonic_s()
+        self._unused = {path: self._unused.get(path, now_s) for path in unused}
+        orphans = frozenset(
+            path
+            for path, since_s in self._unused.items()
+            if now_s - since_s >= _NAMESPACE_IS_MADE_WITHIN_S
+        )
+        if orphans:
+            await asyncio.to_thread(remove_namespaces, orphans)
 
 
 def _sandbox_image(host: Host) -> ImageSpec:
