@@ -30,7 +30,12 @@ def types(session: nox.Session) -> None:
 def unit(session: nox.Session) -> None:
     """Pure functions and shells over fakes."""
     session.run(
-        *PYTEST, *SIDE_BY_SIDE, "2", "tests/unit", "tests/architecture", *session.posargs
+        *PYTEST,
+        *SIDE_BY_SIDE,
+        "2",
+        "tests/unit",
+        "tests/architecture",
+        *session.posargs,
     )
 
 
