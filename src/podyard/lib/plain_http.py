@@ -6,6 +6,10 @@ costs several times as much CPU, and a node asks a thousand times a second.
 """
 
 import asyncio
+import errno
+import ipaddress
+import os
+import socket
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -284,6 +288,38 @@ async def _get(
         exchange.abort()
         if exchange.done.done() and not exchange.done.cancelled():
             exchange.done.exception()
+
+
+async def connect_and_leave(host: str, port: int) -> None:
+    """Open a TCP connection and close it. The caller bounds the time.
+
+    An address needs no transport for that, which is most of what a connection costs.
+
+    Raises:
+        OSError: nothing answers there.
+    """
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError:  # a name
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_connection(asyncio.Protocol, host, port)
+        transport.abort()
+        return
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_STREAM) as connection:
+        connection.settimeout(0)
+        await _connect(connection, (host, port))
+
+
+async def _connect(connection: socket.socket, address: tuple[str, int]) -> None:
+    number = connection.connect_ex(address)
+    if number == errno.EINPROGRESS:
+        # On one machine the answer is there already, and the loop need not wait.
+        number = connection.connect_ex(address)
+    if number in {errno.EINPROGRESS, errno.EALREADY}:
+        await asyncio.get_running_loop().sock_connect(connection, address)
+    elif number not in {0, errno.EISCONN}:
+        raise OSError(number, os.strerror(number))
 
 
 def describe_dial(target: Target, error: OSError) -> str:

@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from podyard.api.core_v1 import Handler
-from podyard.lib.plain_http import Target, describe_dial
+from podyard.lib.plain_http import Target, connect_and_leave, describe_dial
 from podyard.node.probes.handler import (
     ProbeContext,
     ProbeFault,
@@ -23,19 +23,15 @@ async def _run(context: ProbeContext, handler: Handler) -> ProbeResult:
             "has no port of that name"
         )
     target = Target("tcp", action.host or context.pod_ip, port, "")
-    loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(context.probe.timeout_s):
-            transport, _ = await loop.create_connection(
-                asyncio.Protocol, target.host, target.port
-            )
+            await connect_and_leave(target.host, target.port)
     except TimeoutError:
         return ProbeResult(
             healthy=False, output=f"dial tcp {target.address}: i/o timeout"
         )
     except OSError as error:
         return ProbeResult(healthy=False, output=describe_dial(target, error))
-    transport.abort()
     return ProbeResult(healthy=True)
 
 
