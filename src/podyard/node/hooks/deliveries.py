@@ -79,6 +79,14 @@ class Deliveries:
         self._mine[container_id, hook] = delivery
         return delivery
 
+    async def interrupt(self, container_id: str, hook: HookName) -> None:
+        """Close the row of a delivery that was cut off; ``begin`` opens the next."""
+        delivery = self._mine.pop((container_id, hook), None)
+        if delivery is not None and delivery.record_id is not None:
+            await self._close(
+                delivery.record_id, {"interrupted": True, "result": "interrupted"}
+            )
+
     async def end(
         self,
         container_id: str,

@@ -25,3 +25,7 @@ class HookError(Exception):
         super().__init__(message)
         self.message = message
         self.summary = summary or message
+
+
+class HookInterruptedError(HookError):
+    """The runtime died under the delivery; whether the hook ran is not known."""

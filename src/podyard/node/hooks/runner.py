@@ -6,6 +6,7 @@ Source: Kubernetes docs "Container Lifecycle Hooks"; ``pkg/kubelet/lifecycle``.
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Final
 
 import structlog
 
@@ -22,12 +23,17 @@ from podyard.node.hooks.handler import (
     keep_nothing,
 )
 from podyard.node.hooks.output import HookLog
-from podyard.node.hooks.parts import HookError
+from podyard.node.hooks.parts import HookError, HookInterruptedError
 
 log = structlog.get_logger()
 
 #: An event on a Pod: its document, ``Warning``, reason, message.
 Warn = Callable[[Pod, str, str], None]
+
+#: How often a delivery that the runtime's death cut off is made again, and after how
+#: many seconds: long enough for a runtime to come back.
+_TRIES: Final = 30
+_TRY_AGAIN_S: Final = 1.0
 
 
 class HookRunner:
@@ -125,9 +131,28 @@ class HookRunner:
         pod_ips: tuple[str, ...],
         handler: Handler,
     ) -> None:
+        for last in (*(False for _ in range(_TRIES - 1)), True):
+            if await self._try(
+                hook, pod, container, container_id, pod_ips, handler, last=last
+            ):
+                return
+            await asyncio.sleep(_TRY_AGAIN_S)
+
+    async def _try(
+        self,
+        hook: HookName,
+        pod: Pod,
+        container: Container,
+        container_id: str,
+        pod_ips: tuple[str, ...],
+        handler: Handler,
+        *,
+        last: bool,
+    ) -> bool:
+        """Return whether the delivery came to its end."""
         delivery = await self._deliveries.begin(pod, container, container_id, hook)
         if delivery is None:
-            return
+            return True
         context = HookContext(
             pod=pod,
             container=container,
@@ -154,6 +179,9 @@ class HookRunner:
         try:
             await self._part(handler).run(context, handler)
         except HookError as error:
+            if isinstance(error, HookInterruptedError) and not last:
+                await self._deliveries.interrupt(container_id, hook)
+                return False
             await end("failed", error.summary)
             raise HookError(
                 build_failure(pod, container, handler, error.message),
@@ -164,6 +192,7 @@ class HookRunner:
                 await finish(end("given up"), within_s=5)
             raise
         await end("succeeded")
+        return True
 
     def _keeper(
         self, hook: HookName, pod: Pod, container: Container, attempt: int

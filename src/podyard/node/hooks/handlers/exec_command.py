@@ -6,10 +6,10 @@ The command is not expanded, and there is no time limit but the caller's.
 from typing import Final
 
 from podyard.api.core_v1 import Handler
-from podyard.cri.services import CRIError
+from podyard.cri.services import CRIError, CRIUnavailableError
 from podyard.node.hooks.build import build_exec_failure
 from podyard.node.hooks.handler import HookContext, HookHandler
-from podyard.node.hooks.parts import HookError
+from podyard.node.hooks.parts import HookError, HookInterruptedError
 
 
 async def _run(context: HookContext, handler: Handler) -> None:
@@ -20,6 +20,8 @@ async def _run(context: HookContext, handler: Handler) -> None:
         result = await context.runtime.exec_sync(
             context.container_id, command, timeout_s=0
         )
+    except CRIUnavailableError as error:
+        raise HookInterruptedError(error.rpc_text) from error
     except CRIError as error:
         raise HookError(error.rpc_text) from error
     await context.keep_output(result.stdout, result.stderr, result.exit_code)
