@@ -6,6 +6,7 @@ import pytest
 
 from podyard.api.core_v1 import Pod
 from podyard.api.observed import ExecResult
+from podyard.cri.services import CRIUnavailableError
 from podyard.lib.clock import SystemClock
 from podyard.lib.parts import load_parts
 from podyard.node.hooks import handlers
@@ -21,13 +22,17 @@ CONTAINER_ID = "abc"
 class ExecRuntime:
     """Only what exec hooks need of a runtime: it answers as told."""
 
-    def __init__(self, exit_code=0, hang=False):
+    def __init__(self, exit_code=0, hang=False, deaths=0):
         self.exit_code = exit_code
         self.hang = hang
+        self.deaths = deaths
         self.ran = []
 
     async def exec_sync(self, container_id, command, *, timeout_s):
         self.ran.append((container_id, tuple(command), timeout_s))
+        if self.deaths:
+            self.deaths -= 1
+            raise CRIUnavailableError("ExecSync", "UNAVAILABLE", "Socket closed")
         if self.hang:
             await asyncio.sleep(3600)
         return ExecResult(b"out", b"err", self.exit_code)
@@ -123,6 +128,20 @@ async def test_a_post_start_cut_by_a_crash_is_owed_and_delivered_as_the_next_att
     assert [row.body["attempt"] for row in rows] == [1, 2]
     assert [row.body["result"] for row in rows] == ["interrupted", "succeeded"]
     assert await runner(journal, runtime).owed_post_starts("u") == frozenset()
+
+
+@pytest.mark.parametrize("deliver", [post_start, pre_stop])
+async def test_a_hook_cut_by_the_death_of_the_runtime_is_delivered_again(
+    journal, deliver
+):
+    runtime = ExecRuntime(deaths=1)
+
+    await deliver(runner(journal, runtime))
+
+    assert len(runtime.ran) == 2
+    rows = await journal.list("u")
+    assert [row.body["attempt"] for row in rows] == [1, 2]
+    assert [row.body["result"] for row in rows] == ["interrupted", "succeeded"]
 
 
 async def test_what_this_process_is_about_to_deliver_is_not_owed(journal):
