@@ -88,32 +88,91 @@ class Kind:
         return f"{self.storage_prefix}{name}"
 
 
-NAMESPACE: Final = Kind("", "v1", "Namespace", "namespaces", namespaced=False, short_names=("ns",))
+NAMESPACE: Final = Kind(
+    "", "v1", "Namespace", "namespaces", namespaced=False, short_names=("ns",)
+)
 POD: Final = Kind("", "v1", "Pod", "pods", short_names=("po",), categories=("all",))
 POD_TEMPLATE: Final = Kind("", "v1", "PodTemplate", "podtemplates")
 NODE: Final = Kind("", "v1", "Node", "nodes", namespaced=False, short_names=("no",))
 SECRET: Final = Kind("", "v1", "Secret", "secrets")
 CONFIG_MAP: Final = Kind("", "v1", "ConfigMap", "configmaps", short_names=("cm",))
-SERVICE_ACCOUNT: Final = Kind("", "v1", "ServiceAccount", "serviceaccounts", short_names=("sa",))
-SERVICE: Final = Kind("", "v1", "Service", "services", short_names=("svc",), categories=("all",))
+SERVICE_ACCOUNT: Final = Kind(
+    "", "v1", "ServiceAccount", "serviceaccounts", short_names=("sa",)
+)
+SERVICE: Final = Kind(
+    "", "v1", "Service", "services", short_names=("svc",), categories=("all",)
+)
 ENDPOINTS: Final = Kind("", "v1", "Endpoints", "endpoints", short_names=("ep",))
-ENDPOINT_SLICE: Final = Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
+ENDPOINT_SLICE: Final = Kind(
+    "discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"
+)
 EVENT: Final = Kind("", "v1", "Event", "events", short_names=("ev",))
-EVENT_V1: Final = Kind("events.k8s.io", "v1", "Event", "events", short_names=("ev",), storage="core/events")
+EVENT_V1: Final = Kind(
+    "events.k8s.io", "v1", "Event", "events", short_names=("ev",), storage="core/events"
+)
 LEASE: Final = Kind("coordination.k8s.io", "v1", "Lease", "leases")
-RUNTIME_CLASS: Final = Kind("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", namespaced=False)
-DEPLOYMENT: Final = Kind("apps", "v1", "Deployment", "deployments", short_names=("deploy",), categories=("all",))
-REPLICA_SET: Final = Kind("apps", "v1", "ReplicaSet", "replicasets", short_names=("rs",), categories=("all",))
-STATEFUL_SET: Final = Kind("apps", "v1", "StatefulSet", "statefulsets", short_names=("sts",), categories=("all",))
-DAEMON_SET: Final = Kind("apps", "v1", "DaemonSet", "daemonsets", short_names=("ds",), categories=("all",))
-CONTROLLER_REVISION: Final = Kind("apps", "v1", "ControllerRevision", "controllerrevisions")
+RUNTIME_CLASS: Final = Kind(
+    "node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", namespaced=False
+)
+DEPLOYMENT: Final = Kind(
+    "apps",
+    "v1",
+    "Deployment",
+    "deployments",
+    short_names=("deploy",),
+    categories=("all",),
+)
+REPLICA_SET: Final = Kind(
+    "apps", "v1", "ReplicaSet", "replicasets", short_names=("rs",), categories=("all",)
+)
+STATEFUL_SET: Final = Kind(
+    "apps",
+    "v1",
+    "StatefulSet",
+    "statefulsets",
+    short_names=("sts",),
+    categories=("all",),
+)
+DAEMON_SET: Final = Kind(
+    "apps", "v1", "DaemonSet", "daemonsets", short_names=("ds",), categories=("all",)
+)
+CONTROLLER_REVISION: Final = Kind(
+    "apps", "v1", "ControllerRevision", "controllerrevisions"
+)
 JOB: Final = Kind("batch", "v1", "Job", "jobs", categories=("all",))
-CRON_JOB: Final = Kind("batch", "v1", "CronJob", "cronjobs", short_names=("cj",), categories=("all",))
-POD_DISRUPTION_BUDGET: Final = Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", short_names=("pdb",))
-PRIORITY_CLASS: Final = Kind("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", namespaced=False, short_names=("pc",))
-PERSISTENT_VOLUME: Final = Kind("", "v1", "PersistentVolume", "persistentvolumes", namespaced=False, short_names=("pv",))
-PERSISTENT_VOLUME_CLAIM: Final = Kind("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", short_names=("pvc",))
-STORAGE_CLASS: Final = Kind("storage.k8s.io", "v1", "StorageClass", "storageclasses", namespaced=False, short_names=("sc",))
+CRON_JOB: Final = Kind(
+    "batch", "v1", "CronJob", "cronjobs", short_names=("cj",), categories=("all",)
+)
+POD_DISRUPTION_BUDGET: Final = Kind(
+    "policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", short_names=("pdb",)
+)
+PRIORITY_CLASS: Final = Kind(
+    "scheduling.k8s.io",
+    "v1",
+    "PriorityClass",
+    "priorityclasses",
+    namespaced=False,
+    short_names=("pc",),
+)
+PERSISTENT_VOLUME: Final = Kind(
+    "",
+    "v1",
+    "PersistentVolume",
+    "persistentvolumes",
+    namespaced=False,
+    short_names=("pv",),
+)
+PERSISTENT_VOLUME_CLAIM: Final = Kind(
+    "", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", short_names=("pvc",)
+)
+STORAGE_CLASS: Final = Kind(
+    "storage.k8s.io",
+    "v1",
+    "StorageClass",
+    "storageclasses",
+    namespaced=False,
+    short_names=("sc",),
+)
 
 #: Every stored kind.
 KINDS: Final = (

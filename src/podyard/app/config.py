@@ -89,10 +89,6 @@ class Config:
     image_minimum_gc_age_s: float = 120.0
     container_log_max_size: str = "10Mi"
     container_log_max_files: int = 5
-    node_status_update_frequency_s: float = 10.0
-    node_status_report_frequency_s: float = 300.0
-    node_lease_duration_s: float = 40.0
-    sync_frequency_s: float = 60.0
     seccomp_default: bool = False
     max_container_restart_period_s: float = 300.0
     eviction_hard: Mapping[str, str] | None = None
@@ -473,34 +469,6 @@ SETTINGS: Final = (
         "container_log_max_files",
         _between(2, 1000),
         "log files kept a container",
-        flag=False,
-    ),
-    Setting(
-        "nodeStatusUpdateFrequency",
-        "node_status_update_frequency_s",
-        _span,
-        "how often the node looks at itself",
-        flag=False,
-    ),
-    Setting(
-        "nodeStatusReportFrequency",
-        "node_status_report_frequency_s",
-        _span,
-        "how often it reports when nothing changed",
-        flag=False,
-    ),
-    Setting(
-        "nodeLeaseDurationSeconds",
-        "node_lease_duration_s",
-        _span,
-        "how long the node's Lease lasts",
-        flag=False,
-    ),
-    Setting(
-        "syncFrequency",
-        "sync_frequency_s",
-        _span,
-        "how often every Pod is looked at",
         flag=False,
     ),
     Setting(

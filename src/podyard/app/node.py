@@ -22,6 +22,7 @@ from podyard.api.errors import ApiError
 from podyard.api.feature_gates import FeatureGates
 from podyard.api.identity import User
 from podyard.api.quantity import to_bytes
+from podyard.api.restart import CRASH_LOOP
 from podyard.api.schema import Schemas
 from podyard.api.scheme import (
     ENDPOINT_SLICE,
@@ -48,6 +49,7 @@ from podyard.client.grpc_health import check_health
 from podyard.client.http import HttpApiClient
 from podyard.client.informer import Informer, OnChange
 from podyard.client.referenced import ReferencedObjects
+from podyard.lib.backoff import Backoff
 from podyard.lib.clock import Clock
 from podyard.lib.metrics import Computed, Metric
 from podyard.lib.parts import load_parts
@@ -480,6 +482,7 @@ async def _make_node(
                 max_files=config.container_log_max_files,
             ),
             host=HostAbilities(apparmor=_has_apparmor()),
+            crash_loop=_crash_loop(config.max_container_restart_period_s),
             shutdown=shutdown_periods(config),
         ),
         NodeParts(
@@ -669,6 +672,11 @@ def _reclaimer(
 
     reclaimer = VolumeReclaimer(client, events, _volumes_dir(setup.config), follow)
     return made[0], reclaimer
+
+
+def _crash_loop(cap_s: float) -> Backoff:
+    """Return the back-off under KEP-5593's cap: a lower cap is the first delay, too."""
+    return Backoff(base_s=min(CRASH_LOOP.base_s, cap_s), cap_s=cap_s)
 
 
 def _has_apparmor() -> bool:

@@ -23,6 +23,7 @@ from podyard.api.documents import Document
 from podyard.api.observed import ContainerEvent, ContainerState
 from podyard.api.predicates import Rejection
 from podyard.api.quantity import QuantityError
+from podyard.api.restart import CRASH_LOOP
 from podyard.api.runtime import Label
 from podyard.api.scheme import Kind
 from podyard.client.events import EventRecorder, subject_of
@@ -30,6 +31,7 @@ from podyard.client.referenced import ReferencedObjects
 from podyard.client.services import ApiClient
 from podyard.cri.services import CRIError, ImageService, RuntimeService
 from podyard.lib.aio import supervise
+from podyard.lib.backoff import Backoff
 from podyard.lib.clock import Clock
 from podyard.node.logs.rotation import ContainerLog, LogRotation, RotationSettings
 from podyard.node.pleg.evented import EventedPleg
@@ -136,6 +138,7 @@ class NodeConfig:
     manifest_dir: Path | None = None
     rotation: RotationSettings = field(default_factory=RotationSettings)
     host: HostAbilities = field(default_factory=HostAbilities)
+    crash_loop: Backoff = CRASH_LOOP
     shutdown: tuple[ShutdownPeriod, ...] = ()
 
 
@@ -302,6 +305,7 @@ class NodeAgent:
             network_error=lambda: parts.health.network_error,
             node_view=self._node_view,
             chance=self._chance.random,
+            crash_loop=config.crash_loop,
         )
 
     # --- running ---

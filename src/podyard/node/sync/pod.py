@@ -249,7 +249,7 @@ class PodSync:
             observed,
             self._tools.probes.verdicts(pod.uid),
             now=now,
-            memory=self._notes.memory(),
+            memory=replace(self._notes.memory(), backoff=self._tools.crash_loop),
         )
         self._take_waiting(actions)
         status = self._publish(observed)

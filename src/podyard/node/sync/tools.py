@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from podyard.api.core_v1 import Pod
 from podyard.api.observed import ObservedPod
-from podyard.api.restart import CrashLoop
+from podyard.api.restart import CRASH_LOOP, CrashLoop
+from podyard.lib.backoff import Backoff
 from podyard.lib.clock import Clock
 from podyard.node.status.decide import NodeView, Waiting, pod_ips
 from podyard.node.status.manager import StatusManager
@@ -26,6 +27,7 @@ class PodTools:
         network_error: returns why the network is not ready, or an empty string.
         node_view: returns what of the node appears in statuses.
         chance: returns a number from 0 to 1, to spread retries.
+        crash_loop: how long containers that keep ending wait.
     """
 
     observer: Observer
@@ -41,6 +43,7 @@ class PodTools:
     network_error: Callable[[], str]
     node_view: Callable[[], NodeView]
     chance: Callable[[], float]
+    crash_loop: Backoff = CRASH_LOOP
 
     def spread(self, seconds: float) -> float:
         """Return seconds times 1 to 1.5, so that Pods do not march in step."""

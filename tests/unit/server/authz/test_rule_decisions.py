@@ -117,7 +117,7 @@ REFERRING = {
             }
         ],
         "ephemeralContainers": [{"envFrom": [{"configMapRef": {"name": "debug"}}]}],
-    }
+    },
 }
 
 
