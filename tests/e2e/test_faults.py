@@ -1,4 +1,4 @@
-"""A few seeded kills in every run of the suite; ``make faults`` makes many."""
+"""One round of seeded kills in every run of the suite; ``make faults`` makes many."""
 
 import os
 
@@ -8,11 +8,11 @@ from support.faults import FaultRun, schedule
 from support.instance import running_podyard
 
 SEED = 6
-KILLS = 20
+KILLS = 5
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: containers are run"),
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(300),
     pytest.mark.faults,
 ]
 
