@@ -169,7 +169,8 @@ def _ttl_s(reply: Reply) -> int:
         return min(_MAX_TTL_S, *(entry.ttl for entry in reply.answer))
     for entry in reply.authority:
         if entry.rdtype == dns.rdatatype.SOA:
-            return int(min(_MAX_NO_TTL_S, entry.ttl, entry[0].minimum))
+            soa = next(iter(entry))
+            return int(min(_MAX_NO_TTL_S, entry.ttl, soa.minimum))
     return 0
 
 
@@ -186,7 +187,7 @@ class _Receiver(asyncio.DatagramProtocol):
             asyncio.get_running_loop().create_future()
         )
 
-    def datagram_received(self, data: bytes, _address: object) -> None:
+    def datagram_received(self, data: bytes, addr: object) -> None:  # noqa: ARG002 - asyncio's
         try:
             message = dns.message.from_wire(data)
         except (dns.exception.DNSException, ValueError, IndexError):
@@ -194,9 +195,9 @@ class _Receiver(asyncio.DatagramProtocol):
         if self._query.is_response(message) and not self.answer.done():
             self.answer.set_result(message)
 
-    def error_received(self, error: Exception) -> None:
+    def error_received(self, exc: Exception) -> None:
         if not self.answer.done():
-            self.answer.set_exception(error)
+            self.answer.set_exception(exc)
 
 
 async def _over_udp(

@@ -203,7 +203,7 @@ class DnsServer:
                 serial=self._names.serial,
                 chance=self._chance,
             )
-            target = alias.answer[-1][0].target
+            target = next(iter(alias.answer[-1])).target
             reply = await self._forwarder.ask(target, entry.rdtype)
             response = build_forwarded(
                 query, reply.rcode, [*alias.answer, *reply.answer], reply.authority

@@ -94,7 +94,10 @@ def describe_environment(
     """
     references = find_references(container)
     is_open = shown.issuperset(references.secrets) and not references.files
-    started = dict(text.partition("=")[::2] for text in running)
+    started: dict[str, str] = {}
+    for text in running:
+        name, _, value = text.partition("=")
+        started[name] = value
     described: list[Document] = []
     for origin in origins:
         document = origin.to_document(shown)

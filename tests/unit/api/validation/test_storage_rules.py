@@ -99,8 +99,10 @@ def without(spec: Document, field: str) -> Document:
             PERSISTENT_VOLUME,
             {"spec": {**VOLUME, "persistentVolumeReclaimPolicy": "Burn"}},
             [
-                ('spec.persistentVolumeReclaimPolicy: Unsupported value: "Burn": '
-                'supported values: "Delete", "Recycle", "Retain"')
+                (
+                    'spec.persistentVolumeReclaimPolicy: Unsupported value: "Burn": '
+                    'supported values: "Delete", "Recycle", "Retain"'
+                )
             ],
             id="policy",
         ),
@@ -112,8 +114,10 @@ def without(spec: Document, field: str) -> Document:
             STORAGE_CLASS,
             {**CLASS, "volumeBindingMode": "Later"},
             [
-                ('volumeBindingMode: Unsupported value: "Later": supported values: '
-                '"Immediate", "WaitForFirstConsumer"')
+                (
+                    'volumeBindingMode: Unsupported value: "Later": supported values: '
+                    '"Immediate", "WaitForFirstConsumer"'
+                )
             ],
             id="binding-mode",
         ),
