@@ -227,3 +227,23 @@ PLAIN_COLUMNS: Final = (NAME_COLUMN, AGE_COLUMN)
 def plain_cells(document: Document, now: datetime) -> Sequence[Cell]:
     """Return name and age."""
     return name(document), age(document, now)
+
+
+_ACCESS_MODES: Final = {
+    "ReadWriteOnce": "RWO",
+    "ReadOnlyMany": "ROX",
+    "ReadWriteMany": "RWX",
+    "ReadWriteOncePod": "RWOP",
+}
+
+
+def access_modes(modes: Sequence[str] | None) -> str:
+    """Return access modes as kubectl abbreviates them."""
+    listed = modes or ()
+    return ",".join(short for mode, short in _ACCESS_MODES.items() if mode in listed)
+
+
+def attributes_class(document: Document) -> str:
+    """Return the name of the VolumeAttributesClass, or kubectl's word for none."""
+    name = spec(document).get("volumeAttributesClassName")
+    return str(name) if name else "<unset>"

@@ -8,7 +8,6 @@ from podyard.api.documents import Document
 from podyard.api.scheme import PERSISTENT_VOLUME_CLAIM
 from podyard.server import table
 from podyard.server.resource import STATUS, Cell, Column, Resource, Strategy
-from podyard.server.resources.persistent_volumes import access_modes, attributes_class
 
 
 def _cells(document: Document, now: datetime) -> Sequence[Cell]:
@@ -22,9 +21,9 @@ def _cells(document: Document, now: datetime) -> Sequence[Cell]:
         phase,
         volume,
         (status.get("capacity") or {}).get("storage") or "" if volume else "",
-        access_modes(status.get("accessModes")) if volume else "",
+        table.access_modes(status.get("accessModes")) if volume else "",
         spec.get("storageClassName") or "",
-        attributes_class(document),
+        table.attributes_class(document),
         table.age(document, now),
         spec.get("volumeMode") or table.UNSET,
     )

@@ -9,25 +9,6 @@ from podyard.api.scheme import PERSISTENT_VOLUME
 from podyard.server import table
 from podyard.server.resource import STATUS, Cell, Column, Resource, Strategy
 
-_SHORT: Final = {
-    "ReadWriteOnce": "RWO",
-    "ReadOnlyMany": "ROX",
-    "ReadWriteMany": "RWX",
-    "ReadWriteOncePod": "RWOP",
-}
-
-
-def access_modes(modes: Sequence[str] | None) -> str:
-    """Return access modes as kubectl abbreviates them."""
-    listed = modes or ()
-    return ",".join(short for mode, short in _SHORT.items() if mode in listed)
-
-
-def attributes_class(document: Document) -> str:
-    """Return the name of the VolumeAttributesClass, or kubectl's word for none."""
-    name = table.spec(document).get("volumeAttributesClassName")
-    return str(name) if name else "<unset>"
-
 
 def _cells(document: Document, now: datetime) -> Sequence[Cell]:
     spec, status = table.spec(document), table.status(document)
@@ -38,12 +19,12 @@ def _cells(document: Document, now: datetime) -> Sequence[Cell]:
     return (
         table.name(document),
         (spec.get("capacity") or {}).get("storage") or "",
-        access_modes(spec.get("accessModes")),
+        table.access_modes(spec.get("accessModes")),
         spec.get("persistentVolumeReclaimPolicy") or "",
         phase,
         f"{claim.get('namespace')}/{claim.get('name')}" if claim else "",
         spec.get("storageClassName") or "",
-        attributes_class(document),
+        table.attributes_class(document),
         status.get("reason") or "",
         table.age(document, now),
         spec.get("volumeMode") or table.UNSET,

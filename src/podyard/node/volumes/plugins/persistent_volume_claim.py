@@ -15,6 +15,7 @@ from podyard.api.core_v1 import Volume
 from podyard.api.documents import Document
 from podyard.api.scheme import PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM
 from podyard.api.storage import PROVISIONED_BY, PROVISIONER, is_claimed_by
+from podyard.node.volumes.host_path import HostPath
 from podyard.node.volumes.mounts import (
     is_bound_at,
     make_below,
@@ -28,7 +29,6 @@ from podyard.node.volumes.parts import (
     VolumeMounter,
     VolumePlugin,
 )
-from podyard.node.volumes.plugins.host_path import HostPath
 
 
 class ClaimedVolume:
