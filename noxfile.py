@@ -54,4 +54,4 @@ def integration(session: nox.Session) -> None:
 @nox.session
 def e2e(session: nox.Session) -> None:
     """Podyard from outside."""
-    session.run(*PYTEST, *SIDE_BY_SIDE, "3", "tests/e2e", *session.posargs)
+    session.run(*PYTEST, *SIDE_BY_SIDE, "2", "tests/e2e", *session.posargs)

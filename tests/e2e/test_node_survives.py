@@ -164,17 +164,19 @@ def _live_containers(
     return found
 
 
+def is_being_created(item) -> bool:
+    """Whether its one container waits, created and not told to be running yet."""
+    states = [one["state"] for one in item["status"].get("containerStatuses") or ()]
+    return states == [{"waiting": {"reason": "ContainerCreating"}}]
+
+
 def test_a_hanging_post_start_holds_up_nothing_but_its_container(survivor, client):
     hook = {"postStart": {"exec": {"command": ["sleep", "3600"]}}}
     client.create(pod("hangs", container(lifecycle=hook)))
     client.create(pod("goes-on"))
     client.until_pod("goes-on", is_running)
 
-    hanging = client.until_pod(
-        "hangs", lambda item: item["status"].get("containerStatuses")
-    )
-    (status,) = hanging["status"]["containerStatuses"]
-    assert status["state"] == {"waiting": {"reason": "ContainerCreating"}}
+    client.until_pod("hangs", is_being_created)
     began_s = time.monotonic()
     client.delete(pod_path("hangs"), gracePeriodSeconds=1)
     until(lambda: client.is_gone(pod_path("hangs")), within_s=20)
