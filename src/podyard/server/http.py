@@ -14,10 +14,10 @@ from typing import Any, Final, cast
 import orjson
 import structlog
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_protocol import RequestHandler
 
 from podyard.api.errors import ApiError, bad_request, too_large
+from podyard.lib.hijack import Hijacked
 from podyard.lib.relay import Relay
 from podyard.server.authn.certificates import parse_peer
 from podyard.server.authn.parts import PeerCertificate
@@ -97,18 +97,6 @@ class _Acceptor(web.Server):
 
     def __call__(self) -> RequestHandler:
         return Connection(self, loop=self._loop, **self._kwargs)
-
-
-class _Sent(web.Response):
-    """Stands for an answer that went out on the raw connection."""
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Send nothing."""
-        del request
-        return None
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Send nothing."""
 
 
 class Door:
@@ -264,7 +252,7 @@ class Door:
             relay.abort()
             # The connection is no longer aiohttp's to end; it must be told.
             loop.call_soon(protocol.connection_lost, None)
-        return _Sent()
+        return Hijacked()
 
 
 def _incoming(request: web.BaseRequest) -> Incoming:
