@@ -119,20 +119,22 @@ class ServiceAccountTokens:
             The TokenRequest with its status.
 
         Raises:
-            ApiError: 404 no such account, 400 or 422 a bad request, 409 the bound
-                object has another uid.
+            ApiError: 404 no such account, 400 or 422 a bad request, 409 the account
+                or the bound object has another uid.
         """
         _check_metadata(namespace, name, request)
         account = await self._lookup.get(SERVICE_ACCOUNT, namespace, name)
         if account is None:
             raise not_found("", "serviceaccounts", name)
+        account_uid = account["metadata"]["uid"]
+        _check_uid(name, account_uid, request)
         spec: Document = dict(request.get("spec") or {})
         audiences = [str(a) for a in spec.get("audiences") or self._keys.audiences]
         life_s = _life(spec)
         now = self._clock.now()
         private: Document = {
             "namespace": namespace,
-            "serviceaccount": {"name": name, "uid": account["metadata"]["uid"]},
+            "serviceaccount": {"name": name, "uid": account_uid},
         }
         reference = spec.get("boundObjectRef")
         if reference:
@@ -167,6 +169,7 @@ class ServiceAccountTokens:
             "metadata": {
                 "name": name,
                 "namespace": namespace,
+                "uid": account_uid,
                 "creationTimestamp": _timestamp(now),
             },
             "spec": spec,
@@ -177,9 +180,11 @@ class ServiceAccountTokens:
         self, namespace: str, account: str, reference: Document
     ) -> Document:
         """Return the private claims of the object a token is bound to."""
-        kind = _BOUND.get(str(reference.get("kind")))
-        if kind is None or reference.get("apiVersion") != "v1":
-            what = f"{reference.get('apiVersion', '')}, Kind={reference.get('kind')}"
+        version = str(reference.get("apiVersion") or "")
+        kind = _BOUND.get(str(reference.get("kind") or ""))
+        if kind is None or "/" in version:
+            group = version if "/" in version else f"/{version}"
+            what = f"{group}, Kind={reference.get('kind') or ''}"
             raise bad_request(f"cannot bind token to object of type {what}")
         name = str(reference.get("name") or "")
         scope = namespace if kind.namespaced else ""
@@ -351,6 +356,16 @@ def _check_metadata(namespace: str, name: str, request: Document) -> None:
     )
     if wrong is not None:
         raise _invalid_request(name, [wrong])
+
+
+def _check_uid(name: str, uid: str, request: Document) -> None:
+    asked = (request.get("metadata") or {}).get("uid")
+    if asked and asked != uid:
+        detail = (
+            f"the UID in the token request ({asked}) does not match the UID of the "
+            f"service account ({uid})"
+        )
+        raise conflict("authentication.k8s.io", "TokenRequest", name, detail)
 
 
 def _differs(what: str, given: object, path: str) -> FieldError | None:

@@ -4,7 +4,13 @@ from typing import Any
 
 import pytest
 
-from podyard.api.scheme import LEASE, NODE, SERVICE_ACCOUNT
+from podyard.api.identity import User
+from podyard.api.scheme import (
+    LEASE,
+    NODE,
+    PERSISTENT_VOLUME_CLAIM,
+    SERVICE_ACCOUNT,
+)
 from podyard.server.admission.parts import AdmissionRequest, Operation
 from podyard.server.admission.plugins.node_restriction import PART
 from support.admission import NODE_USER, USER, admit, pod, request
@@ -37,8 +43,7 @@ OBJECTS = StoredObjects(
 
 def _mirror(*, owners: list[Any] | None = None, **spec: Any) -> dict[str, Any]:
     document = pod(annotations=MIRROR, **{"nodeName": "n1", **spec})
-    if owners is not None:
-        document["metadata"]["ownerReferences"] = owners
+    document["metadata"]["ownerReferences"] = [OWNER] if owners is None else owners
     return document
 
 
@@ -92,7 +97,11 @@ N = 'nodes "n1" is forbidden: '
     [
         # Pods
         pytest.param(_pod(_mirror()), "", id="mirror"),
-        pytest.param(_pod(_mirror(owners=[OWNER])), "", id="mirror-with-owner"),
+        pytest.param(
+            _pod(_mirror(owners=[])),
+            P + 'node "n1" can only create pods with an owner reference set to itself',
+            id="no-owner",
+        ),
         pytest.param(
             _pod(pod(nodeName="n1")),
             P + 'pod does not have "kubernetes.io/config.mirror" annotation, node "n1" '
@@ -106,7 +115,8 @@ N = 'nodes "n1" is forbidden: '
         ),
         pytest.param(
             _pod(_mirror(owners=[OWNER, OWNER])),
-            P + 'node "n1" can not create pods with multiple owner references',
+            P + 'node "n1" can only create pods with a single owner reference set to '
+            "itself",
             id="two-owners",
         ),
         pytest.param(
@@ -132,7 +142,7 @@ N = 'nodes "n1" is forbidden: '
         ),
         pytest.param(
             _pod(_mirror(serviceAccountName="a")),
-            P + 'node "n1" can not create pods that reference a service account',
+            P + 'node "n1" can not create pods that reference serviceaccounts',
             id="account",
         ),
         pytest.param(
@@ -147,9 +157,31 @@ N = 'nodes "n1" is forbidden: '
         ),
         pytest.param(
             _pod(_mirror(volumes=[TOKEN_VOLUME])),
-            P
-            + 'node "n1" can not create pods that reference serviceaccount projections',
+            P + 'node "n1" can not create pods that reference serviceaccounts (via '
+            "projected volumes)",
             id="tokens",
+        ),
+        pytest.param(
+            _pod(_mirror(resourceClaims=[{"name": "gpu"}])),
+            P + 'node "n1" can not create pods that reference resourceclaims',
+            id="resource-claims",
+        ),
+        pytest.param(
+            _pod(_mirror(volumes=[{"name": "v", "csi": {"driver": "d"}}])),
+            P + 'node "n1" can not create pods that reference csidrivers (via CSI '
+            "volumes)",
+            id="csi",
+        ),
+        pytest.param(
+            _pod(_mirror(volumes=[{"name": "v", "ephemeral": {}}])),
+            P + 'node "n1" can not create pods that reference persistentvolumeclaims '
+            "(via ephemeral volumes)",
+            id="ephemeral",
+        ),
+        pytest.param(
+            _pod(_mirror(volumes=[{"name": "v", "hostPath": {"path": "/x"}}])),
+            "",
+            id="host-path",
         ),
         pytest.param(
             _pod(_mirror(volumes=[{"name": "v", "persistentVolumeClaim": {"x": 1}}])),
@@ -197,6 +229,12 @@ N = 'nodes "n1" is forbidden: '
             id="status-labels",
         ),
         pytest.param(
+            _pod({}, name="mine", subresource="binding"),
+            'pods "mine" is forbidden: unexpected pod subresource "binding", only '
+            "'status' and 'eviction' are allowed",
+            id="other-subresource",
+        ),
+        pytest.param(
             _pod({}, name="mine", subresource="eviction"), "", id="evict-mine"
         ),
         pytest.param(
@@ -224,7 +262,7 @@ N = 'nodes "n1" is forbidden: '
                     a_topology_kubernetes_io__zone="z",
                 ),
             ),
-            N + "is not allowed to set the following labels: "
+            N + 'node "n1" is not allowed to set the following labels: '
             "a.topology.kubernetes.io/zone",
             id="labels",
         ),
@@ -256,6 +294,21 @@ N = 'nodes "n1" is forbidden: '
             id="owners",
         ),
         pytest.param(
+            _node(CREATE, make("Node", "n1", spec={"configSource": {"configMap": {}}})),
+            N + 'node "n1" is not allowed to create pods with a non-nil configSource',
+            id="config-source",
+        ),
+        pytest.param(
+            _node(
+                UPDATE,
+                make("Node", "n1", spec={"configSource": {"configMap": {}}}),
+                make("Node", "n1"),
+            ),
+            N + 'node "n1" is not allowed to update configSource to a new non-nil '
+            "configSource",
+            id="new-config-source",
+        ),
+        pytest.param(
             _node(UPDATE, make("Node", "n1"), make("Node", "n1"), "status"),
             "",
             id="node-status",
@@ -266,7 +319,7 @@ N = 'nodes "n1" is forbidden: '
         pytest.param(
             _token("mine", audiences=["bank"]),
             'serviceaccounts "app" is forbidden: audience "bank" not found in pod spec '
-            "volume",
+            "volume, system:node:n1 is not authorized to request tokens for this audience",
             id="token-other-audience",
         ),
         pytest.param(
@@ -287,6 +340,21 @@ N = 'nodes "n1" is forbidden: '
             'serviceaccounts "app" is forbidden: node requested token with a pod binding '
             "without a uid",
             id="token-without-uid",
+        ),
+        pytest.param(
+            _token(
+                "mine",
+                boundObjectRef={
+                    "apiVersion": "v1",
+                    "kind": "Pod",
+                    "name": "mine",
+                    "uid": "x",
+                },
+            ),
+            'serviceaccounts "app" is forbidden: the UID in the bound object reference '
+            "(x) does not match the UID in record. The object might have been deleted "
+            "and then recreated",
+            id="token-of-another-uid",
         ),
         pytest.param(_token("gone"), 'pods "gone" not found', id="token-of-absent"),
         pytest.param(
@@ -309,7 +377,22 @@ N = 'nodes "n1" is forbidden: '
             '"kube-node-lease" system namespace',
             id="lease-elsewhere",
         ),
+        # Claims
+        pytest.param(
+            request(
+                make("PersistentVolumeClaim", "c", "web"),
+                kind=PERSISTENT_VOLUME_CLAIM,
+                user=NODE_USER,
+            ),
+            'persistentvolumeclaims "c" is forbidden: may only update PVC status',
+            id="claim",
+        ),
         # Others
+        pytest.param(
+            request(pod(), user=User("system:node:", groups=("system:nodes",))),
+            P + 'could not determine node from user "system:node:"',
+            id="nameless-node",
+        ),
         pytest.param(request(pod(), user=USER), "", id="a-person"),
         pytest.param(
             request(make("Node", "n9"), kind=NODE, namespace="", user=USER),
@@ -328,7 +411,7 @@ async def test_nodes_may_not_touch_restricted_labels_in_any_case() -> None:
 
     refusal = await admit(PART, _node(CREATE, new), OBJECTS)
 
-    assert refusal == f"{N}is not allowed to set the following labels: {key}"
+    assert refusal == f'{N}node "n1" is not allowed to set the following labels: {key}'
 
 
 async def test_audiences_of_the_nodes_plugins_are_allowed_besides() -> None:

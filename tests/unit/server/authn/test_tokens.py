@@ -98,6 +98,7 @@ async def test_a_plain_token_lives_an_hour_for_the_api_server(
     }
     assert answer["status"]["expirationTimestamp"] == "2026-05-01T13:00:00Z"
     assert answer["spec"]["expirationSeconds"] == 3600
+    assert answer["metadata"]["uid"] == "uid-app"
     header = jwt.get_unverified_header(answer["status"]["token"])
     assert header["kid"] == keys.key_id
     assert header["alg"] == "ES256"
@@ -178,8 +179,24 @@ async def test_the_projected_token_of_a_pod_lives_a_year_and_warns(
             "app",
             _request(boundObjectRef={"apiVersion": "v1", "kind": "ConfigMap"}),
             400,
-            "cannot bind token to object of type v1, Kind=ConfigMap",
+            "cannot bind token to object of type /v1, Kind=ConfigMap",
             id="another-kind",
+        ),
+        pytest.param(
+            "app",
+            _request(boundObjectRef={**POD_REF, "apiVersion": "apps/v1"}),
+            400,
+            "cannot bind token to object of type apps/v1, Kind=Pod",
+            id="another-group",
+        ),
+        pytest.param(
+            "app",
+            {**_request(), "metadata": {"uid": "old"}},
+            409,
+            'Operation cannot be fulfilled on TokenRequest.authentication.k8s.io "app": '
+            "the UID in the token request (old) does not match the UID of the service "
+            "account (uid-app)",
+            id="another-uid",
         ),
         pytest.param(
             "app",

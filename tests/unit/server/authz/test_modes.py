@@ -295,7 +295,7 @@ def _rows(user: User, allowed: bool, *lines: str) -> list[Any]:
             "GET /api/v1/nodes",
             "GET /api/v1/nodes/n2",
             "DELETE /api/v1/nodes/n1",
-            "PATCH /api/v1/nodes/n2/status",
+            "GET /api/v1/nodes/n1/status",
             "GET /api/v1/pods",
             "GET /api/v1/pods?fieldSelector=spec.nodeName%3Dn2",
             "GET /api/v1/pods?fieldSelector=spec.nodeName!%3Dn1",
@@ -391,6 +391,30 @@ async def test_who_may_what(
             '"secrets" in API group "" in the namespace "web": no relationship found '
             "between node 'n1' and this object",
             id="node",
+        ),
+        pytest.param(
+            NODE,
+            "GET /api/v1/nodes",
+            'nodes is forbidden: User "system:node:n1" cannot list resource "nodes" in '
+            "API group \"\" at the cluster scope: node 'n1' cannot read all nodes, only "
+            "its own Node object",
+            id="node-all-nodes",
+        ),
+        pytest.param(
+            NODE,
+            "GET /api/v1/nodes/n2",
+            'nodes "n2" is forbidden: User "system:node:n1" cannot get resource "nodes" '
+            "in API group \"\" at the cluster scope: node 'n1' cannot read 'n2', only its "
+            "own Node object",
+            id="node-other-node",
+        ),
+        pytest.param(
+            NODE,
+            f"POST {WEB}/serviceaccounts/app/else",
+            'serviceaccounts "app" is forbidden: User "system:node:n1" cannot create '
+            'resource "serviceaccounts/else" in API group "" in the namespace "web": can '
+            "only create token subresource of serviceaccount",
+            id="node-account",
         ),
         pytest.param(
             NODE,

@@ -7,9 +7,16 @@ and kubernetes ``plugin/pkg/admission/noderestriction`` (v1.36).
 from typing import Final
 
 from podyard.api.documents import Document
-from podyard.api.errors import conflict, not_found
-from podyard.api.identity import NODES
-from podyard.api.scheme import LEASE, NODE, PERSISTENT_VOLUME, POD, SERVICE_ACCOUNT
+from podyard.api.errors import not_found
+from podyard.api.identity import NODE_PREFIX, NODES
+from podyard.api.scheme import (
+    LEASE,
+    NODE,
+    PERSISTENT_VOLUME,
+    PERSISTENT_VOLUME_CLAIM,
+    POD,
+    SERVICE_ACCOUNT,
+)
 from podyard.api.storage import DATA_FINALIZER
 from podyard.server.admission.denials import deny
 from podyard.server.admission.parts import (
@@ -49,19 +56,34 @@ _OWN_LABELS: Final = frozenset(
 _OWN_DOMAINS: Final = ("kubelet.kubernetes.io", "node.kubernetes.io")
 _RESTRICTED_DOMAIN: Final = "node-restriction.kubernetes.io"
 _DOMAINS: Final = ("kubernetes.io", "k8s.io")
+#: Volumes that need an object of the API, and how that is said.
+_VOLUME_REFERENCES: Final = {
+    "csi": "csidrivers (via CSI volumes)",
+    "glusterfs": "endpoints (via glusterFS volumes)",
+    "persistentVolumeClaim": "persistentvolumeclaims",
+    "ephemeral": "persistentvolumeclaims (via ephemeral volumes)",
+    "azureFile": "secrets (via azureFile volumes)",
+}
+#: The same of the sources of a projected volume.
+_PROJECTED_REFERENCES: Final = {
+    "serviceAccountToken": "serviceaccounts (via projected volumes)",
+    "clusterTrustBundle": "clustertrustbundles",
+    "podCertificate": "podcertificates",
+}
 
 
 async def validate(request: AdmissionRequest, lookup: Lookup) -> None:
     """Refuse what is not the asking node's own.
 
     Raises:
-        ApiError: 403; 404 or 409 where a token's Pod is absent or another one.
+        ApiError: 403; 404 where a token's Pod is absent.
     """
-    if NODES not in request.user.groups:
+    user = request.user
+    if NODES not in user.groups or not user.name.startswith(NODE_PREFIX):
         return
-    node = request.user.node_name
+    node = user.node_name
     if not node:
-        return
+        raise deny(request, f'could not determine node from user "{user.name}"')
     match (request.kind, request.subresource):
         case (kind, "") if kind is POD:
             await _check_pod(request, lookup, node)
@@ -69,6 +91,12 @@ async def validate(request: AdmissionRequest, lookup: Lookup) -> None:
             _check_pod_status(request, node)
         case (kind, "eviction") if kind is POD:
             await _check_eviction(request, lookup, node)
+        case (kind, other) if kind is POD:
+            raise deny(
+                request,
+                f"unexpected pod subresource \"{other}\", only 'status' and "
+                "'eviction' are allowed",
+            )
         case (kind, "" | "status") if kind is NODE:
             _check_node(request, node)
         case (kind, "token") if kind is SERVICE_ACCOUNT:
@@ -77,6 +105,8 @@ async def validate(request: AdmissionRequest, lookup: Lookup) -> None:
             _check_lease(request, node)
         case (kind, _) if kind is PERSISTENT_VOLUME:
             _check_volume(request, node)
+        case (kind, _) if kind is PERSISTENT_VOLUME_CLAIM:
+            raise deny(request, "may only update PVC status")
         case _:
             return
 
@@ -141,31 +171,45 @@ async def _check_mirror(request: AdmissionRequest, lookup: Lookup, node: str) ->
             f'node "{node}" can only create pods with spec.nodeName set to itself',
         )
     await _check_owner(request, lookup, node)
-    start = f'node "{node}" can not create pods that reference'
+    found = _api_reference(spec)
+    if found:
+        raise deny(request, f'node "{node}" can not create pods that reference {found}')
+
+
+def _api_reference(spec: Document) -> str:
+    """Return the first kind of object a Pod refers to, or an empty string.
+
+    Source: kubernetes ``pkg/api/pod`` (v1.36), what static Pods may not have either.
+    """
     if spec.get("serviceAccountName"):
-        raise deny(request, f"{start} a service account")
+        return "serviceaccounts"
     if any(True for _ in secret_names(spec)):
-        raise deny(request, f"{start} secrets")
+        return "secrets"
     if any(True for _ in config_map_names(spec)):
-        raise deny(request, f"{start} configmaps")
-    if any(source.get("serviceAccountToken") for source in projections(spec)):
-        raise deny(request, f"{start} serviceaccount projections")
-    if any(v.get("persistentVolumeClaim") for v in spec.get("volumes") or ()):
-        raise deny(request, f"{start} persistentvolumeclaims")
+        return "configmaps"
     if spec.get("resourceClaims"):
-        raise deny(request, f"{start} resourceclaims")
+        return "resourceclaims"
+    for volume in spec.get("volumes") or ():
+        for field, what in _VOLUME_REFERENCES.items():
+            if volume.get(field) is not None:
+                return what
+        for source in (volume.get("projected") or {}).get("sources") or ():
+            for field, what in _PROJECTED_REFERENCES.items():
+                if source.get(field) is not None:
+                    return what
+    return ""
 
 
 async def _check_owner(request: AdmissionRequest, lookup: Lookup, node: str) -> None:
     """Let a mirror Pod have its node as owner, and nothing else."""
     owners = ((request.object or {}).get("metadata") or {}).get("ownerReferences") or []
+    only = f'node "{node}" can only create pods with'
     if len(owners) > 1:
-        raise deny(
-            request, f'node "{node}" can not create pods with multiple owner references'
-        )
+        raise deny(request, f"{only} a single owner reference set to itself")
+    if not owners:
+        raise deny(request, f"{only} an owner reference set to itself")
     for owner in owners:
         named = (owner.get("apiVersion"), owner.get("kind"), owner.get("name"))
-        only = f'node "{node}" can only create pods with'
         if named != ("v1", "Node", node):
             raise deny(request, f"{only} an owner reference set to itself")
         if not owner.get("controller"):
@@ -223,26 +267,35 @@ def _check_node(request: AdmissionRequest, node: str) -> None:
     name = request.name or (new.get("metadata") or {}).get("name")
     if name != node:
         raise deny(request, f'node "{node}" is not allowed to modify node "{name}"')
+    start = f'node "{node}" is not allowed to'
     if request.operation is Operation.CREATE:
-        _check_labels(request, "set the following labels", _labels(new), {})
+        if _config_source(new) is not None:
+            raise deny(request, f"{start} create pods with a non-nil configSource")
+        _check_labels(request, f"{start} set the following labels", _labels(new), {})
         return
     if request.operation is not Operation.UPDATE:
         return
-    _check_labels(request, "modify labels", _labels(new), _labels(old))
-    start = f'node "{node}" is not allowed to modify'
+    wanted = _config_source(new)
+    if wanted is not None and wanted != _config_source(old):
+        raise deny(
+            request, f"{start} update configSource to a new non-nil configSource"
+        )
     if _taints(new) != _taints(old):
-        raise deny(request, f"{start} taints")
+        raise deny(request, f"{start} modify taints")
     if _owners(new) != _owners(old):
-        raise deny(request, f"{start} ownerReferences")
+        raise deny(request, f"{start} modify ownerReferences")
+    _check_labels(
+        request, "is not allowed to modify labels", _labels(new), _labels(old)
+    )
 
 
 def _check_labels(
-    request: AdmissionRequest, what: str, new: Document, old: Document
+    request: AdmissionRequest, start: str, new: Document, old: Document
 ) -> None:
     changed = {key for key in {*new, *old} if new.get(key) != old.get(key)}
     bad = sorted(key for key in changed if not _may_label(key))
     if bad:
-        raise deny(request, f"is not allowed to {what}: {', '.join(bad)}")
+        raise deny(request, f"{start}: {', '.join(bad)}")
 
 
 def _may_label(key: str) -> bool:
@@ -279,10 +332,8 @@ async def _check_token(request: AdmissionRequest, lookup: Lookup, node: str) -> 
         raise not_found("", "pods", name)
     uid = pod["metadata"]["uid"]
     if reference["uid"] != uid:
-        raise conflict(
-            "",
-            "Pod",
-            name,
+        raise deny(
+            request,
             f"the UID in the bound object reference ({reference['uid']}) does not "
             "match the UID in record. The object might have been deleted and then "
             "recreated",
@@ -311,7 +362,11 @@ def _check_audiences(
         if source.get("serviceAccountToken") is not None
     }
     if wanted not in named | request.node_token_audiences:
-        raise deny(request, f'audience "{wanted}" not found in pod spec volume')
+        raise deny(
+            request,
+            f'audience "{wanted}" not found in pod spec volume, {request.user.name} is '
+            "not authorized to request tokens for this audience",
+        )
 
 
 def _check_lease(request: AdmissionRequest, node: str) -> None:
@@ -335,6 +390,10 @@ def _labels(document: Document) -> Document:
 
 def _taints(node: Document) -> object:
     return (node.get("spec") or {}).get("taints") or []
+
+
+def _config_source(node: Document) -> object:
+    return (node.get("spec") or {}).get("configSource")
 
 
 def _owners(document: Document) -> object:

@@ -52,7 +52,7 @@ _RULES: Final = (
 )
 _NODE_VERBS: Final = {
     "": frozenset({"create", "get", "list", "watch", "update", "patch"}),
-    "status": frozenset({"get", "update", "patch"}),
+    "status": frozenset({"update", "patch"}),
 }
 
 
@@ -117,7 +117,7 @@ class NodeMode:
         if info.verb != "create" or not info.name:
             return NoOpinion("can only create tokens for individual service accounts")
         if info.subresource != "token":
-            return NoOpinion("can only create token subresource of service account")
+            return NoOpinion("can only create token subresource of serviceaccount")
         return await self._related(node, info)
 
     async def _volume(self, node: str, info: RequestInfo) -> Decision:
@@ -159,7 +159,7 @@ class NodeMode:
                 return await self._read_pods(node, info)
             case (
                 ("", "create" | "delete")
-                | ("status", "get" | "update" | "patch")
+                | ("status", "update" | "patch")
                 | ("eviction", "create")
             ):
                 return Allow()  # NodeRestriction looks at the object
@@ -224,11 +224,10 @@ def _lease(node: str, info: RequestInfo) -> Decision:
 def _node(node: str, info: RequestInfo) -> Decision:
     if info.verb not in _NODE_VERBS.get(info.subresource, ()):
         return NoOpinion()
-    if info.verb != "create" and info.name != node:
-        return NoOpinion(
-            f"node '{node}' cannot read '{info.name}', only its own Node object"
-        )
-    return Allow()
+    if info.verb not in _READ or info.name == node:
+        return Allow()  # NodeRestriction looks at what is written
+    which = f"'{info.name}'" if info.name else "all nodes"
+    return NoOpinion(f"node '{node}' cannot read {which}, only its own Node object")
 
 
 def make(context: AuthorizationContext) -> Mode:
