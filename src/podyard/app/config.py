@@ -80,6 +80,7 @@ class Config:
     max_parallel_image_pulls: int = 5
     registry_pull_qps: float = 5.0
     registry_burst: int = 10
+    image_pull_progress_timeout_s: float = 300.0
     credential_provider_config: str = ""
     credential_provider_dir: str = ""
     pull_verification_policy: str = "NeverVerifyPreloadedImages"
@@ -87,6 +88,7 @@ class Config:
     image_gc_high_threshold_percent: int = 85
     image_gc_low_threshold_percent: int = 80
     image_minimum_gc_age_s: float = 120.0
+    image_maximum_gc_age_s: float = 0.0
     container_log_max_size: str = "10Mi"
     container_log_max_files: int = 5
     seccomp_default: bool = False
@@ -409,6 +411,13 @@ SETTINGS: Final = (
         flag=False,
     ),
     Setting(
+        "imagePullProgressTimeout",
+        "image_pull_progress_timeout_s",
+        _span,
+        "a pull that gets no byte for so long ends; 0s is never",
+        flag=False,
+    ),
+    Setting(
         "imageCredentialProviderConfigFile",
         "credential_provider_config",
         _text,
@@ -455,6 +464,13 @@ SETTINGS: Final = (
         "image_minimum_gc_age_s",
         _span,
         "how long an unused image stays",
+        flag=False,
+    ),
+    Setting(
+        "imageMaximumGCAge",
+        "image_maximum_gc_age_s",
+        _span,
+        "an image unused for longer goes even where there is room; 0s is never",
         flag=False,
     ),
     Setting(

@@ -376,6 +376,7 @@ async def _make_node(
             else config.max_parallel_image_pulls,
             registry_pull_qps=config.registry_pull_qps,
             registry_burst=config.registry_burst,
+            progress_timeout_s=config.image_pull_progress_timeout_s,
         ),
         journal=journal,
         access=access,
@@ -429,6 +430,7 @@ async def _make_node(
             high_percent=config.image_gc_high_threshold_percent,
             low_percent=config.image_gc_low_threshold_percent,
             min_age_s=config.image_minimum_gc_age_s,
+            max_age_s=config.image_maximum_gc_age_s,
         ),
         access=access,
     )

@@ -10,8 +10,8 @@ Source: https://kubernetes.io/docs/concepts/containers/images/ and
 import asyncio
 import hashlib
 import math
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, assert_never
 
@@ -25,7 +25,6 @@ from podyard.api.image_ref import ImageRefError, apply_default_tag, repository_n
 from podyard.api.observed import Image
 from podyard.api.runtime import SandboxConfig
 from podyard.cri.services import CRIError, ImageService
-from podyard.lib.aio import running
 from podyard.lib.clock import Clock
 from podyard.node.credentials.decide import auth_hash
 from podyard.node.credentials.manager import LookedUp
@@ -186,7 +185,6 @@ class ImageManager:
         access: ImageAccess | None = None,
         progress: ProgressSource | None = None,
     ) -> None:
-        self._progress = progress
         self._meters: dict[str, _Meter] = {}
         self._listeners: list[Callable[[str], None]] = []
         self._images = images
@@ -195,7 +193,7 @@ class ImageManager:
         self._events = events
         self._clock = clock
         self._records = PullRecords(journal, images, clock)
-        self._puller = Puller(images, clock, settings or ImageSettings())
+        self._puller = Puller(images, clock, settings or ImageSettings(), progress)
         self._memory = _Memory()
 
     async def ensure_image(
@@ -267,7 +265,7 @@ class ImageManager:
             image,
             meter.seen.done_bytes,
             meter.seen.total_bytes,
-            others=len(self._puller) - 1,
+            others=self._puller.under_way - 1,
         )
 
     @property
@@ -399,8 +397,9 @@ class ImageManager:
         )
         order = PullOrder(image, found.credentials, wish.sandbox, wish.handler)
         try:
-            async with self._pulling(image), self._measured(wish):
-                outcome = await self._puller.pull(order)
+            async with self._pulling(image):
+                with self._measured(wish) as hear:
+                    outcome = await self._puller.pull(order, hear)
                 await self._grant(image, outcome, found)
         except asyncio.CancelledError:
             await self._records.close(record, {"result": "cancelled"})
@@ -453,26 +452,22 @@ class ImageManager:
         )
         return EnsuredImage(outcome.ref, outcome.image)
 
-    @asynccontextmanager
-    async def _measured(self, wish: _Wish) -> AsyncGenerator[None, None]:
-        """Follow how far the pull of this wish is, as long as it goes on."""
-        source = self._progress
-        if source is None:
-            yield
-            return
+    @contextmanager
+    def _measured(self, wish: _Wish) -> Iterator[Callable[[PullProgress], None]]:
+        """Keep how far the pull of this wish is, and tell listeners now and then."""
         meter = self._meters[wish.key] = _Meter()
 
-        def tell(seen: PullProgress) -> None:
+        def hear(seen: PullProgress) -> None:
+            meter.seen = seen
             now_s = self._clock.monotonic_s()
-            if seen == meter.seen or now_s < meter.tell_at_s:
+            if now_s < meter.tell_at_s:
                 return
-            meter.seen, meter.tell_at_s = seen, now_s + TELL_EVERY_S
+            meter.tell_at_s = now_s + TELL_EVERY_S
             for listener in self._listeners:
                 listener(wish.pod.uid)
 
         try:
-            async with running(source.watch(tell)):
-                yield
+            yield hear
         finally:
             if self._meters.get(wish.key) is meter:
                 del self._meters[wish.key]

@@ -2,19 +2,21 @@
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
+from podyard.api.go_duration import go_duration
 from podyard.api.observed import Image
 from podyard.api.runtime import ImageAuth, SandboxConfig
 from podyard.cri.services import CRIError, ImageService
-from podyard.lib.aio import SharedCalls
+from podyard.lib.aio import SharedCalls, running
 from podyard.lib.clock import Clock
 from podyard.node.credentials.build import redact
 from podyard.node.credentials.decide import Credential
+from podyard.node.images.parts import ProgressSource, PullProgress
 
 log = structlog.get_logger()
 
@@ -30,12 +32,15 @@ class ImageSettings:
         registry_pull_qps: pulls begun a second, over time; 0 is any number. More
             wait for their turn.
         registry_burst: so many may begin at once.
+        progress_timeout_s: a pull that gets no byte for so long ends (containerd's
+            ``image_pull_progress_timeout``, which 1.6 does not have); 0 is never.
     """
 
     serialize_image_pulls: bool = True
     max_parallel_image_pulls: int | None = None
     registry_pull_qps: float = 5.0
     registry_burst: int = 10
+    progress_timeout_s: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +123,31 @@ class _PullQueue:
             await asyncio.sleep(wait_s)
 
 
+class PullStalledError(CRIError):
+    """The registry has sent nothing for too long."""
+
+    def __init__(self, timeout_s: float) -> None:
+        text = (
+            f"no byte has come from the registry for {go_duration(timeout_s)} "
+            "(imagePullProgressTimeout)"
+        )
+        super().__init__("PullImage", "UNKNOWN", text)
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A pull that is going on or waits for its turn, and who hears how far it is."""
+
+    hearers: list[Callable[[PullProgress], None]] = field(default_factory=list)
+    seen: PullProgress = field(default_factory=PullProgress)
+
+    def tell(self, seen: PullProgress) -> None:
+        """Tell everybody who waits."""
+        self.seen = seen
+        for hear in tuple(self.hearers):
+            hear(seen)
+
+
 class Puller:
     """Pulls images.
 
@@ -125,54 +155,120 @@ class Puller:
         images: the runtime.
         clock: times pulls.
         settings: how many at a time.
+        progress: tells how far pulls are; ``None`` where nobody does.
     """
 
     def __init__(
-        self, images: ImageService, clock: Clock, settings: ImageSettings
+        self,
+        images: ImageService,
+        clock: Clock,
+        settings: ImageSettings,
+        progress: ProgressSource | None = None,
     ) -> None:
         self._images = images
         self._clock = clock
         self._queue = _PullQueue(settings, clock)
         self._in_flight: SharedCalls[Outcome] = SharedCalls()
+        self._flights: dict[object, _Flight] = {}
+        self._progress = progress
+        self._patience_s = settings.progress_timeout_s or math.inf
+        self._under_way = 0
 
     def __len__(self) -> int:
         """How many different pulls are going on or wait for their turn."""
         return len(self._in_flight)
 
-    async def pull(self, order: PullOrder) -> Outcome:
+    @property
+    def under_way(self) -> int:
+        """How many different pulls have got their turn."""
+        return self._under_way
+
+    async def pull(
+        self, order: PullOrder, hear: Callable[[PullProgress], None]
+    ) -> Outcome:
         """Pull, or wait for an equal pull that is going on already.
 
         A pull ends with the last one that waits for it.
+
+        Args:
+            order: the pull.
+            hear: told now and then how far it is, from its own beginning on.
         """
         auths = tuple(credential.auth for credential in order.credentials)
-        return await self._in_flight.share(
-            (order.image, order.handler, auths), lambda: self._pull_in_turn(order)
-        )
+        key = (order.image, order.handler, auths)
+        flight = self._flights.setdefault(key, _Flight())
+        flight.hearers.append(hear)
+        if flight.seen.total_bytes:
+            hear(flight.seen)
+        try:
+            return await self._in_flight.share(
+                key, lambda: self._pull_in_turn(order, flight)
+            )
+        finally:
+            flight.hearers.remove(hear)
+            if not flight.hearers and self._flights.get(key) is flight:
+                del self._flights[key]
 
-    async def _pull_in_turn(self, order: PullOrder) -> Outcome:
+    async def _pull_in_turn(self, order: PullOrder, flight: _Flight) -> Outcome:
         async with self._queue.turn():
-            began_s = self._clock.monotonic_s()
-            attempts: list[Attempt] = []
-            for credential in order.credentials or (None,):
-                auth: ImageAuth | None = credential.auth if credential else None
-                try:
-                    ref = await self._images.pull_image(
-                        order.image,
-                        auth=auth,
-                        sandbox=order.sandbox,
-                        handler=order.handler,
-                    )
-                except CRIError as error:
-                    attempts.append(
-                        Attempt(credential, redact(error_text(error), auth))
-                    )
-                    continue
-                attempts.append(Attempt(credential))
-                pulled = await self._inspect(ref)
-                took_s = self._clock.monotonic_s() - began_s
-                return Outcome(pulled, ref, tuple(attempts), took_s)
+            self._under_way += 1
+            try:
+                return await self._try_each(order, flight)
+            finally:
+                self._under_way -= 1
+
+    async def _try_each(self, order: PullOrder, flight: _Flight) -> Outcome:
+        """Try each credential until one is taken."""
+        began_s = self._clock.monotonic_s()
+        attempts: list[Attempt] = []
+        for credential in order.credentials or (None,):
+            auth: ImageAuth | None = credential.auth if credential else None
+            try:
+                ref = await self._pull_watched(order, auth, flight)
+            except CRIError as error:
+                attempts.append(Attempt(credential, redact(error_text(error), auth)))
+                if isinstance(error, PullStalledError):
+                    break  # no other credential makes a registry answer
+                continue
+            attempts.append(Attempt(credential))
+            pulled = await self._inspect(ref)
             took_s = self._clock.monotonic_s() - began_s
-            return Outcome(None, "", tuple(attempts), took_s)
+            return Outcome(pulled, ref, tuple(attempts), took_s)
+        took_s = self._clock.monotonic_s() - began_s
+        return Outcome(None, "", tuple(attempts), took_s)
+
+    async def _pull_watched(
+        self, order: PullOrder, auth: ImageAuth | None, flight: _Flight
+    ) -> str:
+        """Pull once; follow how far it is, and end it when nothing comes any more.
+
+        Raises:
+            CRIError: the runtime's own error.
+            PullStalledError: nothing has come for too long.
+        """
+        pull = self._images.pull_image(
+            order.image, auth=auth, sandbox=order.sandbox, handler=order.handler
+        )
+        if self._progress is None:
+            return await pull
+        loop, patience_s = asyncio.get_running_loop(), self._patience_s
+
+        def tell(seen: PullProgress) -> None:
+            if seen == flight.seen:
+                return
+            all_here = 0 < seen.total_bytes <= seen.done_bytes
+            # What is all here is being unpacked, which takes as long as it takes.
+            limit.reschedule(None if all_here else loop.time() + patience_s)
+            flight.tell(seen)
+
+        limit = asyncio.timeout(None if math.isinf(patience_s) else patience_s)
+        try:
+            async with limit, running(self._progress.watch(tell)):
+                return await pull
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise PullStalledError(patience_s) from error
 
     async def _inspect(self, ref: str) -> Image:
         """Return what was pulled; its size is worth no failure."""
