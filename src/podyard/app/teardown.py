@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import select
 import signal
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from podyard.app.cleanup import remove_instance as remove_things
 from podyard.app.cleanup import remove_tree
 from podyard.app.config import Config
 from podyard.app.instances import Instance, InstanceTable
-from podyard.containerd.processes import find_daemon, kill_all
+from podyard.containerd.processes import find_daemon, has_ended, kill_all
 from podyard.cri.client import CriChannel, GrpcRuntimeService
 from podyard.cri.services import CRIError
 from podyard.node.volumes.mounts import release_shared
@@ -35,7 +34,7 @@ def wait_for_exit(pid: int, *, within_s: float) -> None:
     except ProcessLookupError:
         return
     try:
-        if not select.select([pidfd], [], [], within_s)[0]:
+        if not has_ended(pidfd, within_s=within_s):
             raise TimeoutError(f"process {pid} is still there after {within_s:g} s")
     finally:
         os.close(pidfd)

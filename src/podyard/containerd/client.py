@@ -14,8 +14,9 @@ _Answer = TypeVar("_Answer", bound=Message)
 
 _OPTIONS: Final = (
     ("grpc.default_authority", "localhost"),
+    # The "min" backoff is gRPC's deadline of a connection attempt (20 s): left alone,
+    # so that a busy runtime that is slow to greet is waited for.
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
     ("grpc.max_send_message_length", 16 * 1024 * 1024),

@@ -111,11 +111,18 @@ def kill_all(processes: tuple[ProcessId, ...], *, within_s: float) -> bool:
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
     ended = True
     for fd in watched:
-        readable, _, _ = select.select([fd], [], [], within_s)
-        ended = ended and bool(readable)
+        ended = has_ended(fd, within_s=within_s) and ended
         reap(fd)
         os.close(fd)
     return ended
+
+
+def has_ended(pidfd: int, *, within_s: float) -> bool:
+    """Wait until a process has ended, or time is up (blocking)."""
+    # Not select(2): a busy daemon has descriptors beyond the 1,024 it can name.
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(within_s * 1000))
 
 
 def reap(pidfd: int) -> int | None:

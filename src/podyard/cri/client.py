@@ -58,8 +58,9 @@ _MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
 _CHANNEL_OPTIONS: Final = (
     # A socket path is no valid authority; Go servers answer it with a protocol error.
     ("grpc.default_authority", "localhost"),
+    # The "min" backoff is gRPC's deadline of a connection attempt (20 s): left alone,
+    # so that a busy runtime that is slow to greet is waited for.
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),

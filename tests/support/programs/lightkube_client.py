@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 
 import lightkube
 from lightkube.resources.core_v1 import Pod
@@ -19,6 +20,11 @@ for _, seen in client.watch(Pod, fields={"metadata.name": name}):
         break
 
 said = client.exec(name, command=["sh", "-c", "echo said"], stdout=True).stdout
+# Its reader outlives the connection it closes, and would take the first bytes of the
+# next one that gets the same descriptor ("SSL: WRONG_VERSION_NUMBER").
+for thread in threading.enumerate():
+    if thread is not threading.current_thread():
+        thread.join(timeout=10)
 log = "".join(client.log(name))
 client.patch(Pod, name, {"metadata": {"labels": {"by": name}}})
 found = [item.metadata.name for item in client.list(Pod, labels={"by": name})]
