@@ -19,14 +19,14 @@ GREETING_TAKES_S = 0.5
 class OneAnswer(grpc.GenericRpcHandler):
     """Answers ``Version`` and nothing else."""
 
-    def service(self, handler_call_details):  # noqa: ARG002 - there is only one
+    def service(self, handler_call_details):
         return grpc.unary_unary_rpc_method_handler(
             self._version,
             request_deserializer=pb.VersionRequest.FromString,
             response_serializer=pb.VersionResponse.SerializeToString,
         )
 
-    async def _version(self, request, context) -> pb.VersionResponse:  # noqa: ARG002
+    async def _version(self, request, context) -> pb.VersionResponse:
         return pb.VersionResponse(runtime_name="slow")
 
 
