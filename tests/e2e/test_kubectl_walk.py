@@ -422,6 +422,20 @@ def test_the_cluster_tells_about_itself(walk):
     assert walk.text("get", "--raw", "/readyz") == "ok"
 
 
+def test_reviews_are_made_from_files(walk):
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}},
+    }
+
+    answer = walk.text(
+        "create", "-f", "-", "-o", "jsonpath={.status}", input=json.dumps(review)
+    )
+
+    assert json.loads(answer) == {"allowed": True}
+
+
 def test_run_with_stdin_shows_the_output_and_removes_the_pod(walk):
     with walk.start(
         "run", "passing", "--rm", "-it", "--restart=Never",

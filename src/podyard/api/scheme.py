@@ -173,6 +173,15 @@ STORAGE_CLASS: Final = Kind(
     namespaced=False,
     short_names=("sc",),
 )
+#: There are none, and none can be made. kubectl lists them before it says that it
+#: does not know a kind, or that a kind has no server-side field validation.
+CUSTOM_RESOURCE_DEFINITION: Final = Kind(
+    "apiextensions.k8s.io",
+    "v1",
+    "CustomResourceDefinition",
+    "customresourcedefinitions",
+    namespaced=False,
+)
 
 #: Every stored kind.
 KINDS: Final = (

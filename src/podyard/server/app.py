@@ -27,7 +27,7 @@ from podyard.api.documents import Document
 from podyard.api.feature_gates import DEFAULT_GATES, FeatureGates
 from podyard.api.openapi import OpenApiDocuments
 from podyard.api.schema import Schemas
-from podyard.api.scheme import SERVICE, Kind
+from podyard.api.scheme import CUSTOM_RESOURCE_DEFINITION, SERVICE, Kind
 from podyard.lib.clock import Clock
 from podyard.lib.parts import load_parts
 from podyard.server import resources as resource_parts
@@ -149,8 +149,13 @@ class ApiServer:
         """Set who may pass; once, before ``start``."""
         reviews = tuple(gates.reviews)
         registry = self.registry
-        if reviews:
-            registry.add_unstored(tuple(_review_resource(kind) for kind in reviews))
+        registry.add_unstored(
+            (
+                *(_unstored(kind, "create") for kind in reviews),
+                # Not in discovery: the list is always empty.
+                _unstored(CUSTOM_RESOURCE_DEFINITION, "list", "watch"),
+            )
+        )
         context = ServerContext(
             registry=registry,
             schemas=self._schemas,
@@ -230,5 +235,5 @@ class ApiServer:
         await self._nodes.close()
 
 
-def _review_resource(kind: Kind) -> Resource:
-    return Resource(kind, columns=PLAIN_COLUMNS, cells=plain_cells, verbs=("create",))
+def _unstored(kind: Kind, *verbs: str) -> Resource:
+    return Resource(kind, columns=PLAIN_COLUMNS, cells=plain_cells, verbs=verbs)

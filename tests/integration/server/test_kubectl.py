@@ -153,6 +153,21 @@ async def test_mistakes_are_told_in_the_words_people_know(kubectl: Run):
     assert 'The Pod "UPPER" is invalid' in invalid
 
 
+@pytest.mark.parametrize("version", ["v1", "example.com/v1"])
+async def test_a_kind_nobody_knows_is_told_in_the_words_people_know(
+    each: Run, version: str
+):
+    ponds = f"apiVersion: {version}\nkind: Pond\nmetadata: {{name: x}}"
+
+    applied = await each("apply", "-f", "-", input=ponds, check=False)
+    listed = await each("get", "ponds", check=False)
+    definitions = await each("get", "customresourcedefinitions", check=False)
+
+    assert f'no matches for kind "Pond" in version "{version}"' in applied
+    assert listed == 'error: the server doesn\'t have a resource type "ponds"\n'
+    assert "doesn't have a resource type" in definitions
+
+
 async def test_chunks_selectors_and_columns(kubectl: Run, api: Running):
     for i in range(5):
         await api.make(PODS, pod(f"p{i}"))
