@@ -48,16 +48,33 @@ def run_foreground(
     """Run until a signal or ``podyard down`` ends it.
 
     Raises:
-        StartError: it could not start.
+        StartError: it could not start, or crashed.
     """
-    # Heavy imports happen here, once the person has been answered if need be.
-    from podyard.app.standalone import Standalone  # noqa: PLC0415
-
+    # First of all: what goes wrong from here on is told without the variables of the
+    # frames, which may hold what a Secret holds.
     set_up_logging(config.log_level, log_file)
-    _save_memory()
-    standalone = Standalone(config, report=report, ready=ready)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(standalone.run())
+    try:
+        # Heavy imports happen here, once the person has been answered if need be.
+        from podyard.app.standalone import Standalone  # noqa: PLC0415
+
+        _save_memory()
+        standalone = Standalone(config, report=report, ready=ready)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(standalone.run())
+    except StartError:
+        raise
+    except Exception as error:
+        log.exception("podyard_crashed")
+        raise StartError(_describe_crash(error, log_file)) from error
+
+
+def _describe_crash(error: Exception, log_file: Path | None) -> str:
+    """Return the one line a person sees of an error nobody foresaw."""
+    cause: BaseException = error
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    text = f"it crashed: {type(cause).__name__}: {cause}".rstrip(": ")
+    return f"{text}; the log tells where: {log_file}" if log_file else text
 
 
 def _save_memory() -> None:
@@ -125,9 +142,6 @@ def _be_the_child(config: Config, pipe: int, log_file: Path) -> NoReturn:
         except StartError as error:
             tell(error=str(error), code=error.code)
             code = error.code
-        except Exception as error:
-            log.exception("podyard_crashed")
-            tell(error=f"{type(error).__name__}: {error}", code=1)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -7,6 +7,7 @@ something needed; 130 interrupted.
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 import podyard
@@ -46,9 +47,17 @@ def build_parser(parts: Sequence[Command]) -> argparse.ArgumentParser:
     return parser
 
 
-def run(argv: Sequence[str]) -> int:
-    """Parse and run; turn every expected failure into one line on stderr."""
-    parser = build_parser(load_parts(commands, Command))
+def run(argv: Sequence[str], parts: Sequence[Command] | None = None) -> int:
+    """Parse and run; turn every failure into one line on stderr.
+
+    Args:
+        argv: the arguments.
+        parts: the commands there are; all of Podyard's unless given.
+
+    Returns:
+        The exit code.
+    """
+    parser = build_parser(load_parts(commands, Command) if parts is None else parts)
     args = parser.parse_args(argv)
     args.root_parser = parser
     if args.command is None:
@@ -69,3 +78,20 @@ def run(argv: Sequence[str]) -> int:
         # Whoever read our output has seen enough; a second flush must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:  # noqa: BLE001 - people get a sentence, not a traceback
+        return _report_fault(part.name, error)
+
+
+def _report_fault(command: str, error: Exception) -> int:
+    """Say in one line that we have made a mistake; the frames' variables stay here."""
+    cause: BaseException = error
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    text = f"{type(cause).__name__}: {cause}".rstrip(": ")
+    if os.environ.get("PODYARD_LOG_LEVEL") == "debug":
+        traceback.print_exception(error)
+        hint = ""
+    else:
+        hint = " (PODYARD_LOG_LEVEL=debug tells where)"
+    print(f"podyard {command}: internal error: {text}{hint}", file=sys.stderr)
+    return 1

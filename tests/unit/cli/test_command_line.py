@@ -39,6 +39,33 @@ def test_a_bad_setting_is_wrong_usage_and_named(capsys):
     assert "--port" in capsys.readouterr().err
 
 
+def _broken(args: object) -> int:
+    password = "correct horse"
+    raise ExceptionGroup("tasks", [LookupError(f"no {len(password)}")])
+
+
+BROKEN = Command(name="break", help="", arguments=lambda _: None, run=_broken)
+
+
+def test_a_fault_of_ours_is_one_line_without_a_traceback(capsys):
+    assert run(["break"], [BROKEN]) == 1
+
+    assert capsys.readouterr().err == (
+        "podyard break: internal error: LookupError: no 13 "
+        "(PODYARD_LOG_LEVEL=debug tells where)\n"
+    )
+
+
+def test_where_a_fault_of_ours_is_can_be_asked_for(capsys, monkeypatch):
+    monkeypatch.setenv("PODYARD_LOG_LEVEL", "debug")
+
+    assert run(["break"], [BROKEN]) == 1
+
+    told = capsys.readouterr().err
+    assert "in _broken" in told
+    assert "correct horse" not in told.replace('password = "correct horse"', "")
+
+
 def test_a_bad_span_is_wrong_usage(capsys):
     assert run(["down", "--grace", "soon"]) == 2
     assert '"soon" is not a duration' in capsys.readouterr().err
