@@ -15,7 +15,7 @@ from typing import Final, assert_never
 import structlog
 
 from podyard.api.documents import Document
-from podyard.api.errors import ApiError
+from podyard.api.errors import NAMESPACE_TERMINATING, ApiError
 from podyard.api.scheme import EVENT
 from podyard.client.event_correlation import (
     CountEvent,
@@ -237,12 +237,25 @@ class EventRecorder:
 
     def _give_up(self, waiting: _Waiting, error: Exception) -> None:
         subject = waiting.event.subject
-        log.warning(
+        # What is told of a namespace that goes would go with it.
+        note = log.debug if _is_without_place(error) else log.warning
+        note(
             "event_lost",
             why=str(error),
             reason=waiting.event.reason,
             about=f"{subject.kind} {subject.namespace}/{subject.name}",
         )
+
+
+def _is_without_place(error: Exception) -> bool:
+    """Say whether the namespace of an Event is being deleted, or gone already."""
+    if not isinstance(error, ApiError):
+        return False
+    details = error.details or {}
+    if error.code == 404:
+        return details.get("kind") == "namespaces"
+    causes = details.get("causes") or ()
+    return any(cause.get("reason") == NAMESPACE_TERMINATING for cause in causes)
 
 
 def _namespace(subject: EventSubject) -> str:

@@ -182,10 +182,16 @@ async def test_a_flood_is_held_back(
 
 
 def refusing(
-    code: int, reason: str
+    code: int, reason: str, **details: object
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def answer(request: web.Request) -> web.StreamResponse:
-        body = {"kind": "Status", "code": code, "reason": reason, "message": "no"}
+        body = {
+            "kind": "Status",
+            "code": code,
+            "reason": reason,
+            "message": "no",
+            "details": details,
+        }
         return web.json_response(body, status=code)
 
     return answer
@@ -204,6 +210,43 @@ async def test_a_refused_event_is_logged_and_the_next_one_written(
     assert [entry["event"] for entry in logs] == ["event_lost"]
     assert logs[0]["reason"] == "One"
     assert len(api.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("refusal", "level"),
+    [
+        pytest.param(
+            refusing(403, "Forbidden", causes=[{"reason": "NamespaceTerminating"}]),
+            "debug",
+            id="namespace-goes",
+        ),
+        pytest.param(
+            refusing(404, "NotFound", kind="namespaces"), "debug", id="namespace-gone"
+        ),
+        pytest.param(refusing(404, "NotFound"), "warning", id="not-found"),
+        pytest.param(
+            refusing(403, "Forbidden", causes=[{"reason": "Other"}]),
+            "warning",
+            id="forbidden",
+        ),
+    ],
+)
+async def test_only_events_that_had_a_place_are_missed(
+    api: StubApi,
+    client: HttpApiClient,
+    clock: HandClock,
+    refusal: Callable[[web.Request], Awaitable[web.StreamResponse]],
+    level: str,
+) -> None:
+    api.instead.append(refusal)
+    with capture_logs() as logs:
+        async with recording(client, clock) as recorder:
+            recorder.record(CONTAINER, "Normal", "One", "m")
+            assert await recorder.flush(within_s=5)
+
+    assert [(entry["event"], entry["log_level"]) for entry in logs] == [
+        ("event_lost", level)
+    ]
 
 
 async def test_an_answer_that_was_lost_does_not_double_the_event(

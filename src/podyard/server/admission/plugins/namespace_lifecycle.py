@@ -5,7 +5,7 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/admission-contro
 
 from typing import Final
 
-from podyard.api.errors import not_found
+from podyard.api.errors import NAMESPACE_TERMINATING, not_found
 from podyard.api.scheme import NAMESPACE
 from podyard.server.admission.denials import deny
 from podyard.server.admission.parts import (
@@ -53,7 +53,7 @@ async def check(request: AdmissionRequest, lookup: Lookup) -> None:
     assert refusal.details is not None
     refusal.details["causes"] = [
         {
-            "reason": "NamespaceTerminating",
+            "reason": NAMESPACE_TERMINATING,
             "message": f"namespace {request.namespace} is being terminated",
             "field": "metadata.namespace",
         }
