@@ -6,7 +6,14 @@ plain as its Protocol allows and keeps what it was told.
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    Sequence,
+)
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -255,6 +262,9 @@ class TimedHooks:
 
     async def owed_post_starts(self, pod_uid: str) -> frozenset[str]:
         return frozenset(self.owed)
+
+    async def settle(self, pod_uid: str, alive: AbstractSet[str]) -> None:
+        self.owed &= alive
 
     async def post_start(
         self,

@@ -276,11 +276,18 @@ class Containerd:
             mark = json.loads(self.files.pid.read_text())
             process = ProcessId(int(mark["pid"]), int(mark["start_ticks"]))
             digest = str(mark["config"])
+            boot = str(mark.get("boot", ""))
         except (OSError, ValueError, KeyError, TypeError):
             # Died between the start and the mark, or the file is damaged.
-            stray = find_daemon(self.files.config)
-            return None if stray is None else (stray, "")
+            return self._find_unmarked()
+        if boot not in {"", _boot_id()}:
+            # Numbers and start times begin anew with each boot, and may meet.
+            return self._find_unmarked()
         return (process, digest) if read_process(process.pid) == process else None
+
+    def _find_unmarked(self) -> tuple[ProcessId, str] | None:
+        stray = find_daemon(self.files.config)
+        return None if stray is None else (stray, "")
 
     def _spawn(self) -> ProcessId:
         Path(self.config.socket).unlink(missing_ok=True)
@@ -317,6 +324,7 @@ class Containerd:
             "pid": process.pid,
             "start_ticks": process.start_ticks,
             "config": self._digest,
+            "boot": _boot_id(),
         }
         _write(self.files.pid, json.dumps(mark))
         return process
@@ -402,6 +410,13 @@ class Containerd:
             line for line in lines if "level=fatal" in line or "level=error" in line
         ]
         return " | ".join((grave or lines)[-3:]) or "(the log is empty)"
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def read_version(binary: str = "containerd") -> tuple[int, int]:

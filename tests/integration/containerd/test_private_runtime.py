@@ -1,6 +1,7 @@
 """A private containerd outlives us, comes back when killed, and leaves no trace."""
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -71,6 +72,20 @@ async def test_adoption_works_without_a_pid_file(running):
 
     assert started.process != running.started.process
     assert read_process(running.started.process.pid) is None
+
+
+async def test_a_process_of_another_boot_is_not_taken_for_ours(running):
+    # The number and start time of a process that lives, noted in another boot.
+    stranger = read_process(os.getpid())
+    mark = running.runtime.containerd.files.pid
+    noted = json.loads(mark.read_text())
+    noted |= {"pid": stranger.pid, "start_ticks": stranger.start_ticks}
+    mark.write_text(json.dumps(noted | {"boot": "another"}))
+
+    started = await again(running).start()
+
+    assert started.process not in {stranger, running.started.process}
+    assert read_process(stranger.pid) == stranger
 
 
 async def test_another_config_replaces_containerd_but_not_the_containers(running):

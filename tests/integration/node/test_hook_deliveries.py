@@ -144,12 +144,71 @@ async def test_a_hook_cut_by_the_death_of_the_runtime_is_delivered_again(
     assert [row.body["result"] for row in rows] == ["interrupted", "succeeded"]
 
 
-async def test_what_this_process_is_about_to_deliver_is_not_owed(journal):
-    hooks = runner(journal, ExecRuntime())
-
+async def test_a_post_start_is_owed_until_somebody_delivers_it(journal):
+    hooks = runner(journal, ExecRuntime(hang=True))
     await hooks.expect_post_start(EXEC, EXEC.spec.containers[0], CONTAINER_ID)
+    expected = await hooks.owed_post_starts("u")
 
-    assert await hooks.owed_post_starts("u") == frozenset()
+    async with asyncio.TaskGroup() as group:
+        delivering = group.create_task(post_start(hooks))
+        await asyncio.sleep(0.05)
+        meanwhile = await hooks.owed_post_starts("u")
+        delivering.cancel()
+
+    assert expected == {CONTAINER_ID}
+    assert meanwhile == frozenset()
+
+
+async def test_a_death_between_two_attempts_loses_no_post_start(journal):
+    hooks = runner(journal, ExecRuntime(deaths=1))
+    async with asyncio.TaskGroup() as group:
+        delivering = group.create_task(post_start(hooks))
+        while len(await journal.list("u")) < 2:
+            await asyncio.sleep(0.005)
+        # As if it died here, in the pause before the next attempt.
+        hooks.leave_open()
+        delivering.cancel()
+
+    runtime = ExecRuntime()
+    after = runner(journal, runtime)
+    owed = await after.owed_post_starts("u")
+    await post_start(after)
+
+    assert owed == {CONTAINER_ID}
+    assert len(runtime.ran) == 1
+    assert [row.body["result"] for row in await journal.list("u")] == [
+        "interrupted",
+        "interrupted",
+        "succeeded",
+    ]
+
+
+async def test_hooks_of_containers_that_are_gone_are_closed_as_such(journal):
+    before = runner(journal, ExecRuntime(hang=True))
+    containers = EXEC.spec.containers
+    await before.expect_post_start(EXEC, containers[0], "lost")
+    await before.expect_post_start(EXEC, containers[0], "alive")
+    after = runner(journal, ExecRuntime())
+
+    await after.settle("u", {"alive"})
+
+    lost, alive = await journal.list("u")
+    assert (lost.body["result"], lost.is_open) == ("container gone", False)
+    assert alive.is_open
+    assert await after.owed_post_starts("u") == {"alive"}
+
+
+async def test_a_delivery_under_way_is_not_closed_by_others(journal):
+    hooks = runner(journal, ExecRuntime(hang=True))
+    async with asyncio.TaskGroup() as group:
+        delivering = group.create_task(pre_stop(hooks))
+        while not await journal.list("u"):
+            await asyncio.sleep(0.005)
+        await hooks.settle("u", frozenset())
+        delivering.cancel()
+
+    (row,) = await journal.list("u")
+    assert row.body["result"] == "given up"
 
 
 async def test_a_pre_stop_that_ended_before_a_restart_is_not_repeated(journal):

@@ -4,6 +4,7 @@ A row is open from before the delivery until its end. After a crash an open row 
 that the hook may or may not have run: it is delivered again, as the next attempt.
 """
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -20,6 +21,7 @@ log = structlog.get_logger()
 
 KIND: Final = "hook"
 HookName = Literal["PostStart", "PreStop"]
+_INTERRUPTED: Final[Document] = {"interrupted": True, "result": "interrupted"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class Deliveries:
         self._clock = clock
         #: Rows this process has opened; an open row that is not here is from before.
         self._mine: dict[tuple[str, HookName], Delivery] = {}
+        #: Those of them whose handler runs.
+        self._running: set[tuple[str, HookName]] = set()
 
     async def expect(
         self, pod: Pod, container: Container, container_id: str, hook: HookName
@@ -64,28 +68,35 @@ class Deliveries:
         """
         mine = self._mine.get((container_id, hook))
         if mine is not None:
+            self._running.add((container_id, hook))
             return mine
         earlier = await self._rows(pod.uid, container_id, hook)
         if any(not row.is_open for row in earlier if not row.body.get("interrupted")):
             return None
-        attempt = 1
-        for row in earlier:
-            attempt = max(attempt, int(row.body.get("attempt", 1)) + 1)
-            if row.is_open:
-                await self._close(
-                    row.id, {"interrupted": True, "result": "interrupted"}
-                )
+        attempt = 1 + max(
+            (int(row.body.get("attempt", 1)) for row in earlier), default=0
+        )
+        # The next row before the end of the last: a death in between leaves one open.
         delivery = await self._open(pod, container, container_id, hook, attempt=attempt)
         self._mine[container_id, hook] = delivery
+        self._running.add((container_id, hook))
+        for row in earlier:
+            if row.is_open:
+                await self._close(row.id, _INTERRUPTED)
         return delivery
 
-    async def interrupt(self, container_id: str, hook: HookName) -> None:
-        """Close the row of a delivery that was cut off; ``begin`` opens the next."""
-        delivery = self._mine.pop((container_id, hook), None)
-        if delivery is not None and delivery.record_id is not None:
-            await self._close(
-                delivery.record_id, {"interrupted": True, "result": "interrupted"}
-            )
+    async def interrupt(
+        self, pod: Pod, container: Container, container_id: str, hook: HookName
+    ) -> None:
+        """Close the row of a delivery that was cut off, with the next one open."""
+        delivery = self._let_go(container_id, hook)
+        if delivery is None:
+            return
+        self._mine[container_id, hook] = await self._open(
+            pod, container, container_id, hook, attempt=delivery.attempt + 1
+        )
+        if delivery.record_id is not None:
+            await self._close(delivery.record_id, _INTERRUPTED)
 
     async def end(
         self,
@@ -105,7 +116,7 @@ class Deliveries:
             took_s: how long the handler took, seconds.
             error: why it failed, without anything the hook has put out.
         """
-        delivery = self._mine.pop((container_id, hook), None)
+        delivery = self._let_go(container_id, hook)
         if delivery is None or delivery.record_id is None:
             return
         body: Document = {"result": result, "tookSeconds": round(took_s, 3)}
@@ -114,17 +125,40 @@ class Deliveries:
         await self._close(delivery.record_id, body)
 
     async def owed(self, pod_uid: str, hook: HookName) -> frozenset[str]:
-        """Return the ids of containers with an open row from before this process."""
+        """Return the ids of containers with an open row that nobody delivers."""
+        return frozenset(
+            str(row.body["containerID"])
+            for row in await self._idle_rows(pod_uid)
+            if row.body.get("hook") == hook
+        )
+
+    async def settle(self, pod_uid: str, alive: AbstractSet[str]) -> None:
+        """Close what is owed to containers that can have it no more.
+
+        Args:
+            pod_uid: the Pod.
+            alive: ids of its containers that run, or may yet.
+        """
+        for row in await self._idle_rows(pod_uid):
+            container_id = str(row.body["containerID"])
+            if container_id not in alive:
+                self._mine.pop((container_id, row.body["hook"]), None)
+                await self._close(row.id, {"result": "container gone"})
+
+    def _let_go(self, container_id: str, hook: HookName) -> Delivery | None:
+        self._running.discard((container_id, hook))
+        return self._mine.pop((container_id, hook), None)
+
+    async def _idle_rows(self, pod_uid: str) -> tuple[JournalRecord, ...]:
         try:
             rows = await self._journal.list(pod_uid, kind=KIND, only_open=True)
         except StoreError:
             log.exception("hook_journal_unreadable")
-            return frozenset()
-        return frozenset(
-            str(row.body["containerID"])
+            return ()
+        return tuple(
+            row
             for row in rows
-            if row.body.get("hook") == hook
-            and (str(row.body["containerID"]), hook) not in self._mine
+            if (str(row.body["containerID"]), row.body["hook"]) not in self._running
         )
 
     async def _rows(

@@ -5,6 +5,7 @@ Source: Kubernetes docs "Container Lifecycle Hooks"; ``pkg/kubelet/lifecycle``.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Final
 
@@ -82,6 +83,10 @@ class HookRunner:
     async def owed_post_starts(self, pod_uid: str) -> frozenset[str]:
         """Return the container ids whose PostStart has not come to an end."""
         return await self._deliveries.owed(pod_uid, "PostStart")
+
+    async def settle(self, pod_uid: str, alive: AbstractSet[str]) -> None:
+        """Write down that what is owed to containers that are gone is owed no more."""
+        await self._deliveries.settle(pod_uid, alive)
 
     async def post_start(
         self,
@@ -180,7 +185,7 @@ class HookRunner:
             await self._part(handler).run(context, handler)
         except HookError as error:
             if isinstance(error, HookInterruptedError) and not last:
-                await self._deliveries.interrupt(container_id, hook)
+                await self._deliveries.interrupt(pod, container, container_id, hook)
                 return False
             await end("failed", error.summary)
             raise HookError(

@@ -70,6 +70,8 @@ class StartChain:
         self.sandbox_since_s: float | None = None
         #: The container it is at.
         self.current: Container | None = None
+        #: Names of the containers it has yet to start.
+        self.pending: frozenset[str] = frozenset()
         #: Whether everything it tried has worked so far.
         self.went_well = True
         self._hook_id = ""
@@ -95,6 +97,7 @@ class StartChain:
         observed: ObservedPod,
     ) -> None:
         """Carry it out; what fails is noted and tried again. Never raises."""
+        self.pending = frozenset(action.container.name for action in start)
         try:
             if actions.reset:
                 await self._reset(actions.reset, observed)
@@ -222,6 +225,7 @@ class StartChain:
             self._notes.waiting[container.name] = Waiting(error.reason, error.message)
             self._retry_later(container.name, RETRY_S)
             self._notes.story.tell(f"{container.name}: {error.reason}")
+            self.pending -= {container.name}
             self._notes.changed()
             return action.group is not Group.INIT or container.is_sidecar, observed
         finally:
@@ -233,6 +237,7 @@ class StartChain:
     ) -> ObservedPod:
         """Note a start and tell of it at once, while the chain goes on."""
         notes = self._notes
+        self.pending -= {container.name}
         notes.waiting.pop(container.name, None)
         notes.retry_at_s.pop(container.name, None)
         notes.promised.discard(container.name)

@@ -5,6 +5,7 @@ half done that a later call would not mend.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Literal, Protocol
 
@@ -136,10 +137,14 @@ class Hooks(Protocol):
         """
 
     async def owed_post_starts(self, pod_uid: str) -> frozenset[str]:
-        """Return the container ids whose PostStart has not come to an end.
+        """Return the container ids whose PostStart nobody has brought to an end.
 
-        Asked once a Pod after a restart of the agent.
+        Asked after a restart of the agent, and after a start of which it is not
+        known how far it came.
         """
+
+    async def settle(self, pod_uid: str, alive: AbstractSet[str]) -> None:
+        """Write down that what is owed to containers not in ``alive`` is lost."""
 
     async def post_start(
         self,

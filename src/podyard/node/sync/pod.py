@@ -22,7 +22,7 @@ import structlog
 
 from podyard.api.core_v1 import Pod, parse_time
 from podyard.api.documents import Document
-from podyard.api.observed import ObservedPod, SandboxState
+from podyard.api.observed import ContainerState, ObservedPod, SandboxState
 from podyard.api.restart import crash_loop_key, newest_first
 from podyard.node.status.conditions.decide import OWNED
 from podyard.node.status.decide import (
@@ -119,6 +119,12 @@ class PodSync:
         self._stops = PodStops(tools.stops, group, self._notes.changed)
         self._open_stops = open_stops
         self._adopted = False
+        self._has_hooks = any(
+            hook_of(container, which)
+            for container in pod.all_containers()
+            for which in ("post_start", "pre_stop")
+        )
+        self._hooks_unsure = self._has_hooks
         self._ending: PodEnding | None = None
         self._failure: PodFailure | None = None
         self._chain: StartChain | None = None
@@ -298,6 +304,8 @@ class PodSync:
         """Look, and let go of what the world no longer has."""
         observed = await self._look()
         self._seen = observed
+        if self._hooks_unsure and self._chain is None:
+            await self._adopt_hooks(observed)
         if not self._adopted:
             await self._adopt(observed)
         self._stops.notice(observed)
@@ -309,13 +317,19 @@ class PodSync:
                 self._notes.waiting.pop(container.name, None)
         return observed
 
+    async def _adopt_hooks(self, observed: ObservedPod) -> None:
+        """Take over what an earlier agent, or a start cut off, has left of hooks."""
+        hooks, uid = self._tools.stops.hooks, self.pod.uid
+        self._hooks_unsure = False
+        alive = {
+            c.id for c in observed.containers if c.state is not ContainerState.EXITED
+        }
+        await hooks.settle(uid, alive)
+        owed = await hooks.owed_post_starts(uid)
+        self._notes.held |= owed & {c.id for c in observed.running}
+
     async def _adopt(self, observed: ObservedPod) -> None:
-        """Take over what an earlier agent left: owed hooks and begun stops."""
-        hooked = any(hook_of(c, "post_start") for c in self.pod.all_containers())
-        running = {c.id for c in observed.running}
-        if hooked and running:
-            owed = await self._tools.stops.hooks.owed_post_starts(self.pod.uid)
-            self._notes.held |= owed & running
+        """Take over what an earlier agent left: begun stops."""
         for stop in self._open_stops:
             await self._resume(stop, observed)
         self._open_stops = ()
@@ -393,8 +407,11 @@ class PodSync:
 
     def _take_waiting(self, actions: PodActions) -> None:
         """Show crash-loop back-off; each wait is told once."""
+        starting = self._chain.pending if self._chain else frozenset()
         for wait in actions.waiting:
             name = wait.container.name
+            if name in starting:
+                continue  # it waits for the next time: this one has been allowed
             self._notes.waiting[name] = Waiting(CRASH_LOOP_BACK_OFF, wait.message)
             if self._told_waits.get(name) == wait.until_at:
                 continue
@@ -504,6 +521,7 @@ class PodSync:
             self._chain_task = None
         if ended.cancelled() or not chain.went_well or self._notes.resetting:
             # How far it came is not known: what was seen meanwhile counts no more.
+            self._hooks_unsure = self._has_hooks
             self._notes.changed()
         elif self._skipped:
             self._notes.wake(0)
@@ -587,6 +605,8 @@ class PodSync:
             # Something came up late, from a call that was thought dead.
             self.stage = Stage.TERMINATING
             return None
+        if self._has_hooks:
+            await self._tools.stops.hooks.settle(self.pod.uid, frozenset())
         self._publish(observed, ended=True)
         self._tools.probes.remove_pod(self.pod.uid)
         try:

@@ -2,12 +2,15 @@
 
 import asyncio
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from podyard.api.observed import ContainerState, ContainerStatus
+from podyard.cri.services import CRIUnavailableError
 from podyard.node.probes.parts import ContainerVerdict
 from podyard.node.status.decide import PodFailure
 from podyard.node.sync.pod import PodEnding
@@ -434,6 +437,26 @@ async def test_an_owed_post_start_is_delivered_by_the_next_agent(
         assert len(await second.containers()) == 1
 
 
+async def test_a_post_start_is_delivered_though_the_runtime_died_in_the_start(
+    tmp_path: Path,
+) -> None:
+    node = SmallNode(tmp_path, hooks=TimedHooks())
+    start = node.runtime.start_container
+
+    async def start_and_die(container_id: str) -> None:
+        await start(container_id)
+        node.runtime.start_container = start  # type: ignore[method-assign]
+        raise CRIUnavailableError("StartContainer", "UNAVAILABLE", "Socket closed")
+
+    node.runtime.start_container = start_and_die  # type: ignore[method-assign]
+    async with node.running():
+        node.apply(pod_document(container("app", lifecycle={"postStart": EXEC})))
+        await node.phase_becomes("web", "Running")
+
+        assert node.hooks.told == [("PostStart", "app")]
+        assert len(await node.containers()) == 1
+
+
 async def test_a_restart_grants_no_second_grace_period(tmp_path: Path) -> None:
     first = SmallNode(tmp_path)
     async with first.running():
@@ -526,6 +549,30 @@ async def test_a_dead_sandbox_is_replaced_and_init_runs_again(tmp_path: Path) ->
             "Pod sandbox changed, it will be killed and re-created."
         ]
         assert (await node.containers("app"))[-1].restart_count == 1
+
+
+async def test_a_start_that_is_allowed_is_not_shown_as_back_off(
+    tmp_path: Path,
+) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        node.apply(pod_document())
+        await node.phase_becomes("web", "Running")
+        (sandbox,) = await node.runtime.list_pod_sandboxes()
+        run = node.runtime.run_pod_sandbox
+
+        async def run_slowly(*args: Any, **options: Any) -> str:
+            await asyncio.sleep(5)
+            return await run(*args, **options)
+
+        node.runtime.run_pod_sandbox = run_slowly  # type: ignore[method-assign]
+        node.runtime.kill_sandbox(sandbox.id)
+        for _ in range(30):
+            await asyncio.sleep(0.5)
+            node.wake("uid-web")
+
+        assert await node.running_names() == ["app"]
+        assert node.events.of("BackOff") == []
+        assert "CrashLoopBackOff" not in json.dumps(node.api.history)
 
 
 async def test_a_missing_image_is_shown_and_tried_again(tmp_path: Path) -> None:
