@@ -6,11 +6,12 @@ are as the API spells them; quantities stay strings (``api.quantity`` reads them
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Any, TypeVar
 
 from podyard.api.documents import Document
+from podyard.lib.values import dataclass
 
 _T = TypeVar("_T")
 

@@ -5,8 +5,9 @@ https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/#schedule-sy
 """
 
 import re
-from dataclasses import dataclass
 from typing import Final
+
+from podyard.lib.values import dataclass
 
 _MONTHS: Final = {
     name: number

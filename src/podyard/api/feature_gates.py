@@ -4,9 +4,11 @@ Source: ``pkg/features/kube_features.go`` and the KEPs of each gate.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Final
+
+from podyard.lib.values import dataclass
 
 #: The gates we know with their defaults.
 DEFAULTS: Final[Mapping[str, bool]] = MappingProxyType(

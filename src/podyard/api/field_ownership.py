@@ -9,7 +9,7 @@ sigs.k8s.io/structured-merge-diff v6 (typed, fieldpath, merge).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 import orjson
@@ -17,6 +17,7 @@ import orjson
 from podyard.api.documents import Document
 from podyard.api.errors import ApiError, bad_request
 from podyard.api.field_schema import FieldSchema
+from podyard.lib.values import dataclass
 
 Path: TypeAlias = tuple[str, ...]
 Paths: TypeAlias = frozenset[Path]

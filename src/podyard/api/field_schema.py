@@ -7,9 +7,11 @@ Source: the ``x-kubernetes-*`` extensions of the Kubernetes OpenAPI definitions.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Any, Final
+
+from podyard.lib.values import dataclass
 
 _NOTHING: Final[Mapping[str, "FieldSchema"]] = MappingProxyType({})
 

@@ -4,10 +4,11 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/authentication/
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from podyard.api.documents import Document
+from podyard.lib.values import dataclass
 
 #: The group that may do anything, by way of its own authorizer.
 MASTERS: Final = "system:masters"

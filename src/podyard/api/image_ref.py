@@ -5,11 +5,11 @@ Source: distribution/reference (grammar and normalization), the kubelet's
 """
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from podyard.api.go_text import quote
+from podyard.lib.values import dataclass
 
 DEFAULT_DOMAIN: Final = "docker.io"
 DEFAULT_TAG: Final = "latest"

@@ -6,7 +6,6 @@ https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -14,6 +13,7 @@ from podyard.api.documents import Document
 from podyard.api.errors import FieldError, invalid
 from podyard.api.go_text import quote
 from podyard.api.syntax import check_label_value, check_qualified_name
+from podyard.lib.values import dataclass
 
 
 class SelectorError(ValueError):

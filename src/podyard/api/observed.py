@@ -1,11 +1,12 @@
 """What a runtime reports, in our own types (CRI v1 statuses)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from enum import Enum
 
 from podyard.api.runtime import Annotation, Label, NamespaceMode
+from podyard.lib.values import dataclass
 
 
 class SandboxState(Enum):

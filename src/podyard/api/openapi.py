@@ -10,7 +10,6 @@ Source: https://kubernetes.io/docs/concepts/overview/kubernetes-api/ and what ku
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -34,6 +33,7 @@ from podyard.api.scheme import (
     STATEFUL_SET,
     Kind,
 )
+from podyard.lib.values import dataclass
 
 #: Content types of ``/openapi/v2``. Clients ask for the protobuf form with either
 #: name, but Go cannot parse the ``@`` in an answer: always answer with the first.

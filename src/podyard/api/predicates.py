@@ -7,7 +7,7 @@ https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from podyard.api.documents import Document
@@ -27,6 +27,7 @@ from podyard.api.resources import (
     parse_resources,
     pod_requests,
 )
+from podyard.lib.values import dataclass
 
 UNSCHEDULABLE: Final = "node(s) were unschedulable"
 NODE_NAME_MISMATCH: Final = "node(s) didn't match the requested node name"

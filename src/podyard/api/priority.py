@@ -4,10 +4,10 @@ Source: kubernetes ``pkg/apis/scheduling/{types.go,v1/helpers.go}`` (v1.36);
 https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 from podyard.api.documents import Document
+from podyard.lib.values import dataclass
 
 #: The priority from which on a Pod is critical.
 CRITICAL: Final = 2_000_000_000

@@ -9,7 +9,6 @@ https://protobuf.dev/programming-guides/encoding/
 """
 
 import base64
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import cache
@@ -19,6 +18,7 @@ import orjson
 
 from podyard.api.documents import Document
 from podyard.api.protobuf_table import MESSAGES
+from podyard.lib.values import dataclass
 
 #: The content type of these bodies.
 CONTENT_TYPE: Final = "application/vnd.kubernetes.protobuf"

@@ -5,7 +5,6 @@ Source: Kubernetes docs "Pod Lifecycle", KEP-5307 (rules), KEP-5532 (restart all
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, TypeAlias
 
@@ -14,6 +13,7 @@ import orjson
 from podyard.api.core_v1 import Container, Pod, RestartRule
 from podyard.api.observed import ContainerState, ContainerStatus
 from podyard.lib.backoff import Backoff
+from podyard.lib.values import dataclass
 
 #: Rule action that restarts every container of the Pod in place.
 RESTART_ALL: Final = "RestartAllContainers"

@@ -5,9 +5,11 @@ alone turns them into wire messages.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum, StrEnum
 from typing import Final
+
+from podyard.lib.values import dataclass
 
 
 class NamespaceMode(Enum):

@@ -15,7 +15,6 @@ import binascii
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from json import JSONDecoder
@@ -28,6 +27,7 @@ from podyard.api.errors import ApiError, bad_request
 from podyard.api.field_schema import FieldSchema, LazyFields
 from podyard.api.protobuf import message_fields
 from podyard.api.quantity import QuantityError, canonical
+from podyard.lib.values import dataclass
 
 Definition: TypeAlias = Mapping[str, Any]
 

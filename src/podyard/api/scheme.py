@@ -4,8 +4,9 @@ Source: the API reference of Kubernetes v1.36; short names and categories as
 ``kubectl api-resources`` prints them.
 """
 
-from dataclasses import dataclass
 from typing import Final
+
+from podyard.lib.values import dataclass
 
 #: Verbs of an ordinary, stored kind, in discovery's order.
 ALL_VERBS: Final = (

@@ -6,13 +6,13 @@ kubernetes ``pkg/controller/volume/persistentvolume`` (v1.36).
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 from podyard.api.documents import Document
 from podyard.api.labels import selector_from_object
 from podyard.api.predicates import matches_node_selector_term
 from podyard.api.quantity import parse_quantity
+from podyard.lib.values import dataclass
 
 #: The built-in provisioner, and the class that asks for it.
 PROVISIONER: Final = "podyard.dev/local-path"

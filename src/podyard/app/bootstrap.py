@@ -12,7 +12,6 @@ and ``pkg/registry/scheduling/rest`` (v1.36).
 import asyncio
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -31,6 +30,7 @@ from podyard.api.scheme import (
 )
 from podyard.api.storage import CLASS_NAME, DEFAULT_CLASS, PROVISIONER
 from podyard.client.services import ApiClient
+from podyard.lib.values import dataclass
 
 log = structlog.get_logger()
 

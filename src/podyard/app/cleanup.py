@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +29,7 @@ from podyard.containerd.processes import (
     kill_all,
     read_process,
 )
+from podyard.lib.values import dataclass
 from podyard.network.bridge import HostSysctls, remove_bridge
 from podyard.network.netlink import Netlink
 from podyard.network.nftables import NftablesError, list_tables, remove_table

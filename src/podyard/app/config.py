@@ -6,7 +6,7 @@ equal the flags; settings of the kubelet keep their KubeletConfiguration names
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ from podyard.api.feature_gates import FeatureGateError, FeatureGates
 from podyard.app.handlers import parse_handlers
 from podyard.containerd.build import RuntimeHandlerConfig
 from podyard.lib.durations import parse_duration
+from podyard.lib.values import dataclass
 from podyard.node.eviction.decide import (
     DEFAULT_HARD,
     Threshold,

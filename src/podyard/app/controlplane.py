@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -31,6 +30,7 @@ from podyard.controllers.runner import ControllerRunner
 from podyard.lib.aio import supervise
 from podyard.lib.clock import Clock
 from podyard.lib.parts import load_parts
+from podyard.lib.values import dataclass
 from podyard.scheduler import plugins as scheduler_plugins
 from podyard.scheduler.loop import SCHEDULER_NAME, Scheduler
 from podyard.scheduler.parts import SchedulerPlugin

@@ -1,7 +1,6 @@
 """The node's eviction, made and joined with the rooms it asks."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from podyard.api.core_v1 import Pod
@@ -9,6 +8,7 @@ from podyard.api.quantity import Format, Quantity
 from podyard.app.config import Config, thresholds
 from podyard.cri.services import ImageService, RuntimeService
 from podyard.lib.clock import Clock
+from podyard.lib.values import dataclass
 from podyard.node.eviction.decide import MEMORY_AVAILABLE
 from podyard.node.eviction.manager import (
     EvictionManager,

@@ -8,12 +8,12 @@ Sources: containerd ``docs/cri/config.md`` and ``runtime-spec`` options of
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from podyard.api.syntax import check_dns1123_label
 from podyard.containerd.build import RUNC_SHIM, RuntimeHandlerConfig
+from podyard.lib.values import dataclass
 
 #: Keys of an entry of ``runtimes:``.
 _KEYS: Final = (

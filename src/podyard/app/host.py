@@ -13,7 +13,6 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Final
 from podyard.app.instances import USUAL_API_PORT, USUAL_NODE_PORT, port_is_free
 from podyard.containerd.build import parse_version
 from podyard.containerd.own_images import is_static_program
+from podyard.lib.values import dataclass
 from podyard.network.netlink import Netlink
 
 #: Where distributions put the CNI plugins, the first that has them counts.

@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, Final
@@ -45,6 +45,7 @@ from podyard.containerd.images import PINNED, ImageImporter
 from podyard.cri.client import CriChannel, GrpcImageService, GrpcRuntimeService
 from podyard.cri.services import CRIError, CRIUnavailableError
 from podyard.lib.clock import Clock, SystemClock
+from podyard.lib.values import dataclass
 from podyard.node.credentials.manager import CredentialManager
 
 log = structlog.get_logger()

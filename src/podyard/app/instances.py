@@ -15,12 +15,13 @@ import re
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Final
 
 import structlog
 
+from podyard.lib.values import dataclass
 from podyard.network.netlink import Netlink
 
 log = structlog.get_logger()

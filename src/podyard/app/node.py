@@ -7,7 +7,6 @@ import resource
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal
@@ -53,6 +52,7 @@ from podyard.lib.backoff import Backoff
 from podyard.lib.clock import Clock
 from podyard.lib.metrics import Computed, Metric
 from podyard.lib.parts import load_parts
+from podyard.lib.values import dataclass
 from podyard.network.agent import NetworkAgent
 from podyard.network.conntrack import forget_stale_flows
 from podyard.network.decide import NetworkFacts

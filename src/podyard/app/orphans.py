@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +36,7 @@ from podyard.containerd.processes import (
     find_shims,
     kill_all,
 )
+from podyard.lib.values import dataclass
 
 log = structlog.get_logger()
 

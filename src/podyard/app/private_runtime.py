@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +28,7 @@ from podyard.containerd.supervise import (
     Started,
 )
 from podyard.lib.clock import Clock
+from podyard.lib.values import dataclass
 from podyard.network.bridge import (
     BridgeConfig,
     HostSysctls,

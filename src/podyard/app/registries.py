@@ -9,7 +9,7 @@ import tempfile
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ from podyard.api.image_ref import ImageRefError, parse_image_name
 from podyard.api.runtime import ImageAuth
 from podyard.app.config import Config
 from podyard.lib.clock import SystemClock
+from podyard.lib.values import dataclass
 from podyard.node.credentials.decide import (
     CredentialParseError,
     normalize_key,

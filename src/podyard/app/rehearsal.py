@@ -3,7 +3,7 @@
 import asyncio
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TypeAlias
 
 from podyard.api.core_v1 import Pod
@@ -22,6 +22,7 @@ from podyard.app.registries import (
 from podyard.client.http import HttpApiClient
 from podyard.client.referenced import ReferencedObjectError
 from podyard.client.services import ApiUnreachableError
+from podyard.lib.values import dataclass
 from podyard.node.credentials.build import Match, explain_match
 from podyard.node.credentials.decide import (
     Credential,

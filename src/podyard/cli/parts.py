@@ -2,7 +2,8 @@
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from podyard.lib.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

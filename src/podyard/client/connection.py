@@ -2,8 +2,10 @@
 
 import os
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
+
+from podyard.lib.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ Sources: https://kubernetes.io/docs/reference/using-api/api-concepts/ (efficient
 detection of changes; 410 Gone responses) and the reflector of client-go.
 """
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from podyard.api.errors import ApiError
+from podyard.lib.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

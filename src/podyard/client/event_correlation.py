@@ -13,8 +13,10 @@ No I/O and no clock here: time is an argument.
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Generic, TypeAlias, TypeVar
+
+from podyard.lib.values import dataclass
 
 _K = TypeVar("_K", bound=Hashable)
 _V = TypeVar("_V")

@@ -8,7 +8,7 @@ would say "not there", ask the API itself.
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, TypeAlias
 
 from podyard.api.core_v1 import Container, Pod
@@ -23,6 +23,7 @@ from podyard.api.scheme import (
 )
 from podyard.client.informer import Informer
 from podyard.client.services import ApiClient, ApiUnreachableError
+from podyard.lib.values import dataclass
 
 #: How long a watch outlives its last Pod, seconds; the next Pod is often near.
 LINGER_S: Final = 60.0

@@ -1,12 +1,12 @@
 """What Podyard's houses ask of the Kubernetes API: verbs over kinds and documents."""
 
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Protocol, TypeAlias
 
 from podyard.api.documents import Document
 from podyard.api.scheme import Kind
+from podyard.lib.values import dataclass
 
 #: The type of a watch event.
 WatchEventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]

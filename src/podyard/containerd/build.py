@@ -6,8 +6,10 @@ are described by ``containerd config default`` of each release.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, TypeAlias
+
+from podyard.lib.values import dataclass
 
 #: A TOML value: the few kinds that stand in such a config.
 Toml: TypeAlias = "str | bool | int | list[str] | dict[str, Toml]"

@@ -6,7 +6,7 @@ import json
 import tarfile
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from typing import IO, Final
 
@@ -21,6 +21,7 @@ from podyard.containerd.archives import (
 )
 from podyard.containerd.client import ContainerdClient, ContainerdError
 from podyard.containerd.proto import podyard_containerd_pb2 as pb
+from podyard.lib.values import dataclass
 
 _CONTENT: Final = "/containerd.services.content.v1.Content/"
 _IMAGES: Final = "/containerd.services.images.v1.Images/"

@@ -11,7 +11,6 @@ import json
 import os
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -39,6 +38,7 @@ from podyard.containerd.client import ContainerdClient, ContainerdError
 from podyard.containerd.own_images import ImageSpec, build_archive
 from podyard.containerd.proto import podyard_containerd_pb2 as pb
 from podyard.lib.clock import Clock
+from podyard.lib.values import dataclass
 
 log = structlog.get_logger()
 

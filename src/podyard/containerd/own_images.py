@@ -9,7 +9,7 @@ import io
 import stat
 import tarfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from podyard.containerd.archives import (
@@ -25,6 +25,7 @@ from podyard.containerd.archives import (
     memory_blob,
     to_json,
 )
+from podyard.lib.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ import select
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from podyard.lib.values import dataclass
 
 _PROC: Final = Path("/proc")
 

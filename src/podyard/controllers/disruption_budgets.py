@@ -5,7 +5,7 @@ https://kubernetes.io/docs/tasks/run-application/configure-pdb/
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from typing import Final, TypeAlias
 
@@ -23,6 +23,7 @@ from podyard.api.scheme import (
     Kind,
     find_kind_by_name,
 )
+from podyard.lib.values import dataclass
 
 #: An evicted Pod that is still there after so long was not deleted after all.
 DELETION_TIMEOUT: Final = timedelta(minutes=2)

@@ -4,7 +4,6 @@ The controller writes where the data is to be; the node makes the directory, and
 removes it before the volume goes.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 from podyard.api.documents import Document
@@ -20,6 +19,7 @@ from podyard.api.storage import (
     data_path,
     node_label,
 )
+from podyard.lib.values import dataclass
 
 _BLOCK: Final = "block volumes are not supported: the volumes are directories"
 _SOURCES: Final = "volumes cannot be filled from a data source"

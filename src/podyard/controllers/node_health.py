@@ -5,13 +5,13 @@ and kubernetes ``pkg/controller/{nodelifecycle,tainteviction}`` (v1.36).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, TypeAlias
 
 from podyard.api.core_v1 import format_time, parse_time
 from podyard.api.documents import Document
 from podyard.api.predicates import tolerates
+from podyard.lib.values import dataclass
 
 NOT_READY: Final = "node.kubernetes.io/not-ready"
 UNREACHABLE: Final = "node.kubernetes.io/unreachable"

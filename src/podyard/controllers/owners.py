@@ -5,12 +5,12 @@ kubernetes ``pkg/controller/garbagecollector`` (v1.36).
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias
 
 from podyard.api.documents import Document
 from podyard.api.scheme import Kind
+from podyard.lib.values import dataclass
 
 FOREGROUND: Final = "foregroundDeletion"
 ORPHAN: Final = "orphan"

@@ -1,7 +1,6 @@
 """What a controller is, and what it is given."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from podyard.api.documents import Document
@@ -9,6 +8,7 @@ from podyard.api.scheme import Kind
 from podyard.client.event_correlation import EventSubject
 from podyard.client.services import ApiClient
 from podyard.lib.clock import Clock
+from podyard.lib.values import dataclass
 
 
 class Recorder(Protocol):

@@ -7,12 +7,13 @@ Source: kubernetes ``staging/src/k8s.io/endpointslice``, ``pkg/controller/endpoi
 import hashlib
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 import orjson
 
 from podyard.api.documents import Document
+from podyard.lib.values import dataclass
 
 #: What an EndpointSlice belongs to.
 SERVICE_NAME: Final = "kubernetes.io/service-name"

@@ -1,6 +1,6 @@
 """Exponential back-off as arithmetic: no clock, no sleep."""
 
-from dataclasses import dataclass
+from podyard.lib.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ import ctypes
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
+
+from podyard.lib.values import dataclass
 
 IN_MODIFY: Final = 0x2
 IN_CLOSE_WRITE: Final = 0x8

@@ -10,9 +10,10 @@ import os
 import platform
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from podyard.lib.values import dataclass
 
 MS_RDONLY: Final = 1
 MS_NOSUID: Final = 2

@@ -10,11 +10,11 @@ import ipaddress
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
+from podyard.lib.values import dataclass
 from podyard.network.netlink import Netlink
 
 log = structlog.get_logger()

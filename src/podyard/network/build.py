@@ -7,10 +7,10 @@ https://kubernetes.io/docs/reference/networking/service-protocols/ and the
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from podyard.api.documents import Document
+from podyard.lib.values import dataclass
 
 #: An IPv4 address and a port.
 Endpoint = tuple[str, int]

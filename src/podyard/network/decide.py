@@ -10,9 +10,10 @@ Source: https://kubernetes.io/docs/reference/networking/virtual-ips/
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
+from podyard.lib.values import dataclass
 from podyard.network.build import Endpoint, HostPort, ServiceRule
 from podyard.network.table import Collection, Table, replace_table
 

@@ -9,9 +9,10 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
+
+from podyard.lib.values import dataclass
 
 _NEWLINK: Final = 16
 _DELLINK: Final = 17

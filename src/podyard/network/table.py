@@ -6,8 +6,10 @@ transaction. Source: nft(8).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
+
+from podyard.lib.values import dataclass
 
 #: What nft may take in one statement; longer element lists are split.
 _ELEMENTS: Final = 500

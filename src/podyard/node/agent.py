@@ -12,7 +12,7 @@ them as they are. ``stop_pods`` beforehand stops them, too.
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final, Literal
 
@@ -33,6 +33,7 @@ from podyard.cri.services import CRIError, ImageService, RuntimeService
 from podyard.lib.aio import supervise
 from podyard.lib.backoff import Backoff
 from podyard.lib.clock import Clock
+from podyard.lib.values import dataclass
 from podyard.node.logs.rotation import ContainerLog, LogRotation, RotationSettings
 from podyard.node.pleg.evented import EventedPleg
 from podyard.node.pleg.health import RuntimeHealth

@@ -8,7 +8,7 @@ the server it is for, so that credentials stay where they belong.
 
 import base64
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from types import TracebackType
 from typing import Final, Self, TypeAlias, assert_never
 
@@ -17,6 +17,7 @@ import structlog
 from podyard.api.image_ref import ImageRef
 from podyard.api.runtime import ImageAuth
 from podyard.lib.clock import Clock
+from podyard.lib.values import dataclass
 from podyard.registry.decide import (
     MAX_REDIRECTS,
     REDIRECTS,

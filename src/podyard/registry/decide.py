@@ -7,12 +7,13 @@ challenges, ``Retry-After`` and redirects.
 
 import ipaddress
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Final, TypeAlias
 from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
 
 from podyard.api.runtime import ImageAuth
+from podyard.lib.values import dataclass
 from podyard.registry.manifests import (
     Content,
     ImageIndex,

@@ -9,10 +9,11 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
+from podyard.lib.values import dataclass
 from podyard.registry.decide import RegistryTrust
 from podyard.registry.words import Origin, parse_origin
 

@@ -5,10 +5,10 @@ Sources: the OCI image specification, and containerd's rules for platforms.
 
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from podyard.api.documents import Document
+from podyard.lib.values import dataclass
 from podyard.registry.words import cut, json_object
 
 # -- digests and manifests -------------------------------------------------------

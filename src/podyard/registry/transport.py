@@ -9,13 +9,14 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import TracebackType
 from typing import Final, Self
 
 import aiohttp
 
 from podyard.lib.clock import Clock
+from podyard.lib.values import dataclass
 from podyard.registry.decide import TryAgain, decide_retry
 from podyard.registry.errors import (
     BadContentError,

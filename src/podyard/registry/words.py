@@ -7,7 +7,7 @@ Sources: RFC 9110 (challenges, ``Retry-After``), the distribution specification
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import SplitResult, urlsplit, urlunsplit
@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 import orjson
 
 from podyard.api.documents import Document
+from podyard.lib.values import dataclass
 
 # -- origins ---------------------------------------------------------------------
 

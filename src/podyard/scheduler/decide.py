@@ -6,10 +6,10 @@ Source: kubernetes ``pkg/scheduler/schedule_one.go`` and
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from podyard.api.documents import Document
+from podyard.lib.values import dataclass
 from podyard.scheduler.parts import NodeInfo, Scale, SchedulerPlugin, Unfit
 
 _NO_NODES: Final = "no nodes available to schedule pods"

@@ -4,7 +4,6 @@ Pure, and made from API objects alone: nothing has to be remembered for it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import orjson
@@ -27,6 +26,7 @@ from podyard.api.resources import (
     pod_requests,
 )
 from podyard.api.storage import PodStorage
+from podyard.lib.values import dataclass
 from podyard.scheduler.decide import Placement, Unschedulable, decide_placement
 from podyard.scheduler.parts import NodeInfo, SchedulerPlugin
 

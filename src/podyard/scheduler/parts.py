@@ -4,13 +4,14 @@ Source: https://kubernetes.io/docs/concepts/scheduling-eviction/scheduling-frame
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import TypeAlias
 
 from podyard.api.documents import Document
 from podyard.api.predicates import NodeUsage
 from podyard.api.storage import PodStorage
+from podyard.lib.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,13 @@ v1.36) and KEP-3070 for the split of the range.
 
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Final, TypeAlias
 
 from podyard.api.documents import Document
 from podyard.api.errors import ApiError, FieldError, internal, invalid, invalid_object
+from podyard.lib.values import dataclass
 
 Network: TypeAlias = IPv4Network | IPv6Network
 

@@ -21,7 +21,7 @@ import random
 import secrets
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from podyard.api.documents import Document
 from podyard.api.feature_gates import DEFAULT_GATES, FeatureGates
@@ -30,6 +30,7 @@ from podyard.api.schema import Schemas
 from podyard.api.scheme import CUSTOM_RESOURCE_DEFINITION, SERVICE, Kind
 from podyard.lib.clock import Clock
 from podyard.lib.parts import load_parts
+from podyard.lib.values import dataclass
 from podyard.server import resources as resource_parts
 from podyard.server.allocation import ServiceAddresses
 from podyard.server.context import (

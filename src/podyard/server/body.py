@@ -1,6 +1,5 @@
 """Request bodies → documents: media types, strictness, what the path fills in."""
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -19,6 +18,7 @@ from podyard.api.schema import (
     parse_json,
     strict_decoding_error,
 )
+from podyard.lib.values import dataclass
 from podyard.lib.yaml_json import YamlError, load_yaml
 from podyard.server.call import Call
 

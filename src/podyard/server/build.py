@@ -4,12 +4,13 @@ Source: apiserver ``endpoints/request/requestinfo.go`` (v1.36).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import parse_qs, unquote
 
 from podyard.api.errors import bad_request
+from podyard.lib.values import dataclass
 
 #: HTTP method → verb of a request for a resource.
 _VERBS: Final = {

@@ -1,7 +1,7 @@
 """One request on its way, and what may come back."""
 
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from enum import Enum
 from functools import lru_cache
@@ -9,6 +9,7 @@ from functools import lru_cache
 from podyard.api.documents import Document
 from podyard.api.errors import ApiError
 from podyard.api.identity import User
+from podyard.lib.values import dataclass
 from podyard.server.build import RequestInfo
 from podyard.server.resource import Resource
 

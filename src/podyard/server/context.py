@@ -1,7 +1,7 @@
 """What every verb works with: the doors it goes through, made once."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol, TypeAlias
 
 from podyard.api.documents import Document
@@ -11,6 +11,7 @@ from podyard.api.identity import User
 from podyard.api.schema import Schemas
 from podyard.api.scheme import Kind
 from podyard.lib.clock import Clock
+from podyard.lib.values import dataclass
 from podyard.server.admission.parts import AdmissionRequest
 from podyard.server.allocation import ServiceAddresses
 from podyard.server.build import RequestInfo

@@ -5,13 +5,13 @@ Source: https://kubernetes.io/docs/concepts/overview/kubernetes-api/#discovery-a
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import orjson
 
 from podyard.api.documents import Document
 from podyard.api.scheme import Kind
+from podyard.lib.values import dataclass
 from podyard.server.call import Reply
 from podyard.server.resource import Resource, Subresource
 

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import ssl
 import zlib
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, cast
 
@@ -19,6 +18,7 @@ from aiohttp.web_protocol import RequestHandler
 from podyard.api.errors import ApiError, bad_request, too_large
 from podyard.lib.hijack import Hijacked
 from podyard.lib.relay import Relay
+from podyard.lib.values import dataclass
 from podyard.server.authn.certificates import parse_peer
 from podyard.server.authn.parts import PeerCertificate
 from podyard.server.call import JSON_TYPE, Forward, Reply, Stream, Tunnel

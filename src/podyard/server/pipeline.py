@@ -2,7 +2,7 @@
 
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, Protocol, TypeAlias
 
 import orjson
@@ -16,6 +16,7 @@ from podyard.api.errors import (
     path_not_found,
 )
 from podyard.api.identity import User
+from podyard.lib.values import dataclass
 from podyard.server.authn.parts import Credentials, PeerCertificate
 from podyard.server.build import RequestInfo, parse_request
 from podyard.server.call import Answer, Call, Reply

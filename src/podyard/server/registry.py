@@ -7,7 +7,6 @@ decoding the object.
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -16,6 +15,7 @@ from podyard.api.documents import Document
 from podyard.api.errors import ApiError, bad_request, internal, not_found
 from podyard.api.labels import FieldSelector, Selector
 from podyard.api.scheme import Kind
+from podyard.lib.values import dataclass
 from podyard.server.resource import Resource
 from podyard.store.backend import (
     Backend,

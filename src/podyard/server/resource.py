@@ -5,13 +5,14 @@ Resource(...)``; everything here is data and pure functions.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, TypeAlias
 
 from podyard.api.documents import Document
 from podyard.api.scheme import ALL_VERBS, Kind
+from podyard.lib.values import dataclass
 
 #: One cell of a table row.
 Cell: TypeAlias = str | int | bool | None

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -12,6 +12,7 @@ from podyard import KUBERNETES_VERSION, __version__
 from podyard.api.documents import Document
 from podyard.api.openapi import V2_PROTOBUF, OpenApiDocument, OpenApiDocuments
 from podyard.lib import metrics
+from podyard.lib.values import dataclass
 from podyard.server.build import RequestInfo
 from podyard.server.call import JSON_TYPE, Reply
 

@@ -9,8 +9,9 @@ has the revision of its last write and that of its creation; compare-and-swap is
 the revision last seen; a watch is "everything after revision N, in order".
 """
 
-from dataclasses import dataclass
 from typing import Literal, Protocol
+
+from podyard.lib.values import dataclass
 
 #: What a change did to its key.
 Op = Literal["create", "update", "delete"]

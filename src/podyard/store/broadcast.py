@@ -9,9 +9,9 @@ reaches back far enough, from the log; then it is live, with a bounded queue.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from podyard.lib.values import dataclass
 from podyard.store.backend import (
     Change,
     FutureRevisionError,

@@ -5,8 +5,9 @@ an update or delete needs it to stand at the revision the caller has seen.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from podyard.lib.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ open record says "this may have happened". Kept on the node, since a node that h
 joined another control plane has no store of ours. Never a secret value in a body.
 """
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from podyard.api.documents import Document
+from podyard.lib.values import dataclass
 
 #: How many records of one Pod are kept, and for how long.
 KEEP_PER_POD: Final = 50

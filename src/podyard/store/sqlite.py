@@ -18,13 +18,13 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
 import structlog
 
 from podyard.lib.clock import Clock
+from podyard.lib.values import dataclass
 from podyard.store.backend import (
     Change,
     CompactedError,

@@ -10,12 +10,12 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias, assert_never
 
 import structlog
 
+from podyard.lib.values import dataclass
 from podyard.store.backend import (
     AlreadyExistsError,
     ConflictError,

@@ -7,7 +7,7 @@ reservations, states, exit codes, times) and can be told to fail or to be slow.
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -44,6 +44,7 @@ from podyard.cri.services import (
     CRIUnavailableError,
     CRIUnimplementedError,
 )
+from podyard.lib.values import dataclass
 from podyard.testing.fake_programs import KILLED, TERMINATED, Program, parse_program
 
 _START: Final = datetime(2026, 1, 1, tzinfo=UTC)

@@ -2,7 +2,9 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from podyard.lib.values import dataclass
 
 #: Exit code of a process that SIGKILL ended, and of one that SIGTERM ended.
 KILLED = 137

@@ -5,7 +5,6 @@ https://kubernetes.io/docs/concepts/workloads/pods/
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from podyard.api.documents import Document
@@ -38,6 +37,7 @@ from podyard.api.validation.volume_mounts import (
     check_volume_devices,
     check_volume_mounts,
 )
+from podyard.lib.values import dataclass
 
 PULL_POLICIES: Final = ("Always", "IfNotPresent", "Never")
 PROTOCOLS: Final = ("SCTP", "TCP", "UDP")

@@ -1,8 +1,7 @@
 """What the rules of a Pod spec depend on besides the spec."""
 
-from dataclasses import dataclass
-
 from podyard.api.feature_gates import DEFAULT_GATES, FeatureGates
+from podyard.lib.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ Source: kubernetes ``pkg/controller/namespace/deletion`` (v1.36).
 import asyncio
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 import structlog
@@ -21,6 +21,7 @@ from podyard.api.scheme import KINDS, NAMESPACE, Kind
 from podyard.client.services import PatchType
 from podyard.controllers.parts import Controller, ControllerContext, Running
 from podyard.controllers.queue import WorkQueue
+from podyard.lib.values import dataclass
 
 log = structlog.get_logger()
 

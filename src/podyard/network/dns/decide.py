@@ -7,8 +7,10 @@ a namespace with nothing but names in it, are there and have no records of that 
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Final, Protocol
+
+from podyard.lib.values import dataclass
 
 #: What clients may keep of an answer, seconds.
 TTL_S: Final = 5

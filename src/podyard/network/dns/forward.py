@@ -10,7 +10,6 @@ import asyncio
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import dns.exception
@@ -23,6 +22,7 @@ import dns.rrset
 import structlog
 
 from podyard.lib.aio import SharedCalls
+from podyard.lib.values import dataclass
 from podyard.network.dns.messages import OUR_SIZE
 
 log = structlog.get_logger()

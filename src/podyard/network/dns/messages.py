@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -17,6 +16,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
+from podyard.lib.values import dataclass
 from podyard.network.dns.decide import TTL_S, Answer, DnsSettings, Record
 
 #: What an answer over UDP may be long at least, and what we take ourselves, bytes.

@@ -10,11 +10,12 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 import structlog
 
+from podyard.lib.values import dataclass
 from podyard.network.dns.decide import Answer, DnsSettings, decide_answer
 from podyard.network.dns.forward import Forwarder
 from podyard.network.dns.messages import (

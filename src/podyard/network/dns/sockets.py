@@ -3,8 +3,9 @@
 import asyncio
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
+
+from podyard.lib.values import dataclass
 
 #: The port that resolvers know.
 PORT: Final = 53

@@ -2,10 +2,10 @@
 
 import base64
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final, Literal
 
 from podyard.api.runtime import ImageAuth
+from podyard.lib.values import dataclass
 from podyard.node.credentials.decide import (
     Credential,
     Keyring,

@@ -10,7 +10,7 @@ import binascii
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 from urllib.parse import unquote, urlsplit
@@ -19,6 +19,7 @@ import orjson
 
 from podyard.api.documents import Document
 from podyard.api.runtime import ImageAuth
+from podyard.lib.values import dataclass
 
 #: ``documented`` follows the page, ``upstream`` the kubelet.
 Semantics: TypeAlias = Literal["documented", "upstream"]

@@ -1,11 +1,11 @@
 """Collects a Pod's registry credentials from every source, in order."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from podyard.api.core_v1 import Pod
 from podyard.lib.parts import load_parts
+from podyard.lib.values import dataclass
 from podyard.node.credentials import sources as sources_package
 from podyard.node.credentials.build import Candidate, build_candidates
 from podyard.node.credentials.decide import (

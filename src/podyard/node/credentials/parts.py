@@ -1,7 +1,7 @@
 """What the credential room hands to others, and what makes a credential source."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Protocol
 
@@ -9,6 +9,7 @@ from podyard.api.core_v1 import Pod
 from podyard.api.documents import Document
 from podyard.api.scheme import Kind
 from podyard.lib.clock import Clock, SystemClock
+from podyard.lib.values import dataclass
 from podyard.node.credentials.decide import Credential
 from podyard.node.credentials.providers.decide import Provider
 

@@ -6,9 +6,9 @@ Sources: ``pkg/kubelet/server/server.go`` (paths and query names),
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from podyard.lib.values import dataclass
 from podyard.node.endpoints.parts import EndpointError
 
 

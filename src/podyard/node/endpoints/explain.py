@@ -6,12 +6,12 @@ the reader may get them.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from podyard.api.core_v1 import Container, Pod, format_micro_time
 from podyard.api.documents import Document
 from podyard.cri.services import CRIError
+from podyard.lib.values import dataclass
 from podyard.node.endpoints.parts import EndpointError, PodDirectory
 from podyard.node.environment.explain import Origin, describe_environment
 from podyard.node.runtime_classes.parts import RuntimeClassError

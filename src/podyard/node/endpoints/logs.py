@@ -8,7 +8,6 @@ import asyncio
 import os
 import stat
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -23,6 +22,7 @@ from podyard.lib.linux import (
     RESOLVE_NO_SYMLINKS,
     openat2,
 )
+from podyard.lib.values import dataclass
 from podyard.node.endpoints.build import LogFormatter, LogOptions
 from podyard.node.endpoints.parts import EndpointError
 

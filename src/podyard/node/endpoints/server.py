@@ -7,7 +7,7 @@ needs a client certificate whose user may use the node's API.
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from podyard.api.observed import ContainerState, ContainerStatus
 from podyard.cri.services import CRIError, CRINotFoundError, RuntimeService
 from podyard.lib.clock import Clock
 from podyard.lib.metrics import Metric, to_text
+from podyard.lib.values import dataclass
 from podyard.node.endpoints.build import (
     LogOptions,
     parse_log_options,

@@ -5,7 +5,6 @@ Source: ``k8s.io/kubelet/pkg/apis/stats/v1alpha1`` (field names).
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from podyard.api.core_v1 import Pod, format_time
 from podyard.api.documents import Document
 from podyard.api.observed import ContainerStats
 from podyard.cri.services import RuntimeService
+from podyard.lib.values import dataclass
 from podyard.node.endpoints.parts import PodDirectory
 
 

@@ -12,7 +12,7 @@ import base64
 import binascii
 from collections import ChainMap
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, TypeAlias
 
 from podyard.api.core_v1 import Container, Pod
@@ -20,6 +20,7 @@ from podyard.api.documents import Document
 from podyard.api.downward import DownwardError, env_field, resource_field
 from podyard.api.expansion import expand
 from podyard.api.runtime import DNSConfig, EnvVar
+from podyard.lib.values import dataclass
 from podyard.node.environment.parts import EnvironmentBuildError
 
 MAX_HOSTNAME: Final = 63

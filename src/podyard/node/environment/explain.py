@@ -5,11 +5,12 @@ by where it came from, also where another variable took it in with ``$(NAME)``.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from podyard.api.core_v1 import Container, Pod
 from podyard.api.documents import Document
+from podyard.lib.values import dataclass
 from podyard.node.environment.build import (
     EnvironmentSources,
     build_service_environment,

@@ -5,7 +5,7 @@ https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from podyard.api.core_v1 import Pod
@@ -25,6 +25,7 @@ from podyard.api.resources import (
     pod_limits,
     pod_requests,
 )
+from podyard.lib.values import dataclass
 
 MEMORY_AVAILABLE: Final = "memory.available"
 NODEFS_AVAILABLE: Final = "nodefs.available"

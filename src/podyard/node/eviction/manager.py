@@ -8,7 +8,6 @@ Source: kubernetes ``pkg/kubelet/eviction/eviction_manager.go`` (v1.36).
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 import structlog
@@ -16,6 +15,7 @@ import structlog
 from podyard.api.core_v1 import Pod
 from podyard.api.resources import EPHEMERAL_STORAGE
 from podyard.lib.clock import Clock
+from podyard.lib.values import dataclass
 from podyard.node.eviction.decide import (
     INODES,
     REASON,

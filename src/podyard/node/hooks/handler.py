@@ -1,10 +1,10 @@
 """What a hook handler is, and what it is given."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from podyard.api.core_v1 import Container, Handler, Pod
 from podyard.cri.services import RuntimeService
+from podyard.lib.values import dataclass
 from podyard.node.hooks.parts import DELIVERY_ANNOTATION
 
 #: Keeps what an exec hook has put out: stdout, stderr, exit code.

@@ -6,11 +6,11 @@ https://kubernetes.io/docs/concepts/architecture/garbage-collection/ and
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from podyard.api.observed import Image
 from podyard.lib.backoff import Backoff
+from podyard.lib.values import dataclass
 
 PULL_BACKOFF: Final = Backoff(base_s=10.0, cap_s=300.0)
 #: A failure older than this counts as never having been, seconds.

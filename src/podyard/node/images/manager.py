@@ -12,7 +12,7 @@ import hashlib
 import math
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, Literal, Protocol, assert_never
 
 import structlog
@@ -26,6 +26,7 @@ from podyard.api.observed import Image
 from podyard.api.runtime import SandboxConfig
 from podyard.cri.services import CRIError, ImageService
 from podyard.lib.clock import Clock
+from podyard.lib.values import dataclass
 from podyard.node.credentials.decide import auth_hash
 from podyard.node.credentials.manager import LookedUp
 from podyard.node.images.access.records import ImageAccess

@@ -1,10 +1,10 @@
 """What the image room hands to others."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from podyard.api.observed import Image
+from podyard.lib.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import structlog
 
@@ -14,6 +14,7 @@ from podyard.api.runtime import ImageAuth, SandboxConfig
 from podyard.cri.services import CRIError, ImageService
 from podyard.lib.aio import SharedCalls, running
 from podyard.lib.clock import Clock
+from podyard.lib.values import dataclass
 from podyard.node.credentials.build import redact
 from podyard.node.credentials.decide import Credential
 from podyard.node.images.parts import ProgressSource, PullProgress

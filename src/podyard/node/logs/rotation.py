@@ -8,7 +8,6 @@ import asyncio
 import gzip
 import shutil
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
@@ -17,6 +16,7 @@ import structlog
 
 from podyard.cri.services import CRIError
 from podyard.lib.clock import Clock
+from podyard.lib.values import dataclass
 
 log = structlog.get_logger()
 

@@ -1,7 +1,7 @@
 """Two looks at a whole node → what happened in between."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 
 from podyard.api.observed import (
@@ -11,6 +11,7 @@ from podyard.api.observed import (
     SandboxState,
 )
 from podyard.api.runtime import Label
+from podyard.lib.values import dataclass
 
 
 class PodLifecycleEventType(Enum):

@@ -4,11 +4,11 @@ Source: Kubernetes docs "Configure Liveness, Readiness and Startup Probes";
 ``pkg/kubelet/prober/worker.go`` (v1.36).
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
 from podyard.api.core_v1 import Container, Probe
+from podyard.lib.values import dataclass
 
 
 class ProbeKind(StrEnum):

@@ -1,10 +1,10 @@
 """What a probe handler is, and what it is given."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from podyard.api.core_v1 import Container, Handler, Probe
 from podyard.cri.services import RuntimeService
+from podyard.lib.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

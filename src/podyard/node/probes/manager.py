@@ -6,7 +6,7 @@ What was seen comes in by ``look``; verdicts go out by ``verdicts`` and ``on_cha
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 from typing import Final, Literal
 
@@ -17,6 +17,7 @@ from podyard.api.documents import Document
 from podyard.api.observed import ContainerState, ObservedPod
 from podyard.cri.services import RuntimeService
 from podyard.lib.clock import Clock
+from podyard.lib.values import dataclass
 from podyard.node.probes.decide import (
     ProbeKind,
     Streak,

@@ -1,8 +1,10 @@
 """What the probe room hands to others."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
+
+from podyard.lib.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ Source: Kubernetes docs "Node Status", "Reserve Compute Resources", and
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Final
 
@@ -13,6 +13,7 @@ from podyard.api.core_v1 import format_micro_time, format_time
 from podyard.api.documents import Document
 from podyard.api.observed import Image, RuntimeStatus, RuntimeVersion
 from podyard.api.quantity import Format, Quantity, parse_quantity
+from podyard.lib.values import dataclass
 
 #: The Lease is renewed this often and counts this long, seconds.
 LEASE_RENEW_S: Final = 10

@@ -5,7 +5,7 @@ https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from podyard.api.core_v1 import Container, Pod
 from podyard.api.quantity import ZERO, Quantity
@@ -18,6 +18,7 @@ from podyard.api.resources import (
     pod_requests,
 )
 from podyard.api.runtime import LinuxResources
+from podyard.lib.values import dataclass
 from podyard.node.resources.decide import (
     CPU_PERIOD_US,
     MIN_SHARES,

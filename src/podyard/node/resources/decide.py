@@ -4,7 +4,6 @@ Source: lifecycle of cgroups in ``pkg/kubelet/cm`` and ``pkg/kubelet/qos`` (v1.3
 https://kubernetes.io/docs/concepts/architecture/cgroups/
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 from podyard.api.core_v1 import Container, Pod
@@ -21,6 +20,7 @@ from podyard.api.resources import (
     pod_requests,
     qos_class,
 )
+from podyard.lib.values import dataclass
 
 MIN_SHARES: Final = 2
 MAX_SHARES: Final = 262144

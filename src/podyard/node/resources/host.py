@@ -1,11 +1,11 @@
 """What this machine lets us do with cgroups and the OOM killer."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from podyard.lib.linux import read_mounts
+from podyard.lib.values import dataclass
 from podyard.node.resources.build import HostLimits
 
 _CAP_SYS_RESOURCE: Final = 24

@@ -6,12 +6,12 @@ Source: https://kubernetes.io/docs/concepts/containers/runtime-class/ and
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 from podyard.api.core_v1 import Pod
 from podyard.api.documents import Document
 from podyard.api.observed import RuntimeHandler
+from podyard.lib.values import dataclass
 
 #: The page's handler for Docker, and what cri-dockerd calls itself.
 DOCKER: Final = "docker"

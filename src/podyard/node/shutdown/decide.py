@@ -5,9 +5,9 @@ https://kubernetes.io/docs/concepts/cluster-administration/node-shutdown/
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from podyard.api.priority import CRITICAL
+from podyard.lib.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

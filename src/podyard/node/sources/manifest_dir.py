@@ -7,7 +7,6 @@ go on, and so does the Pod the file was before it broke.
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +25,7 @@ from podyard.lib.inotify import (
     IN_MOVED_TO,
     FileWatch,
 )
+from podyard.lib.values import dataclass
 from podyard.lib.yaml_json import YamlError, load_all_yaml
 from podyard.node.sources.build import ManifestError, build_static_pod
 from podyard.node.sources.parts import PodSink

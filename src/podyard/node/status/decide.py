@@ -5,7 +5,7 @@ Source: Kubernetes docs "Pod Lifecycle", ``pkg/kubelet/kubelet_pods.go`` and
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 from typing import Final
 
@@ -19,6 +19,7 @@ from podyard.api.observed import (
 )
 from podyard.api.resources import qos_class
 from podyard.api.restart import restarts_after, should_restart, wants_restart_all
+from podyard.lib.values import dataclass
 from podyard.node.probes.parts import ProbeVerdicts
 from podyard.node.status.conditions.decide import ConditionFacts, decide_conditions
 

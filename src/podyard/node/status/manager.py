@@ -6,7 +6,6 @@ end its last status is sent first and the object is deleted then.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -17,6 +16,7 @@ from podyard.api.errors import ApiError
 from podyard.api.scheme import POD
 from podyard.client.services import ApiClient, ApiUnreachableError, PatchType
 from podyard.lib.backoff import Backoff
+from podyard.lib.values import dataclass
 from podyard.node.status.build import build_previous, build_status_patch
 
 log = structlog.get_logger()

@@ -8,7 +8,7 @@ Source: ``startContainer`` and ``createPodSandbox`` of ``pkg/kubelet/kuberuntime
 """
 
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -20,6 +20,7 @@ from podyard.api.quantity import QuantityError
 from podyard.api.runtime import Mount, SandboxConfig
 from podyard.cri.services import CRIError, CRINotFoundError, RuntimeService
 from podyard.lib.aio import finish
+from podyard.lib.values import dataclass
 from podyard.node.environment.build import (
     DNSSettings,
     build_dns_config,

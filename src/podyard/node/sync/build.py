@@ -5,7 +5,7 @@ API, and Kubernetes docs "Configure a Security Context".
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 import orjson
@@ -36,6 +36,7 @@ from podyard.api.runtime import (
     SupplementalGroupsPolicy,
     UserNamespace,
 )
+from podyard.lib.values import dataclass
 
 #: Annotation of a static Pod: where it comes from; ``api`` for all others.
 CONFIG_SOURCE: Final = "kubernetes.io/config.source"

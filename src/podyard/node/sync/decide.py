@@ -5,7 +5,7 @@ Source: Kubernetes docs "Pod Lifecycle", "Init Containers", "Sidecar Containers"
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from enum import Enum
 from typing import Final, TypeAlias
@@ -35,6 +35,7 @@ from podyard.api.restart import (
 )
 from podyard.api.runtime import NamespaceMode
 from podyard.lib.backoff import Backoff
+from podyard.lib.values import dataclass
 from podyard.node.probes.parts import ContainerVerdict, ProbeVerdicts
 
 CRASH_LOOP_BACK_OFF: Final = "CrashLoopBackOff"

@@ -6,7 +6,6 @@ that a restart neither forgets it nor grants a second grace period.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -15,6 +14,7 @@ import structlog
 from podyard.api.core_v1 import Pod, format_micro_time, parse_time
 from podyard.api.documents import Document
 from podyard.lib.clock import Clock
+from podyard.lib.values import dataclass
 from podyard.store.backend import StoreError
 from podyard.store.node_journal import JournalRecord, NodeJournal
 

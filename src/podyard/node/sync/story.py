@@ -1,7 +1,7 @@
 """What the agent saw and did for a Pod, lately: the last syncs as they were."""
 
 from collections import deque
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import field, is_dataclass
 from datetime import datetime
 from enum import Enum
 from typing import Any, Final
@@ -9,6 +9,7 @@ from typing import Any, Final
 from podyard.api.core_v1 import Container, Pod, format_micro_time
 from podyard.api.documents import Document
 from podyard.api.observed import ObservedPod
+from podyard.lib.values import dataclass
 from podyard.node.sync.decide import PodActions
 
 KEEP: Final = 50

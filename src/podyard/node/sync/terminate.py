@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -24,6 +24,7 @@ from podyard.cri.services import CRIError, CRINotFoundError, RuntimeService
 from podyard.lib.aio import wait_first
 from podyard.lib.backoff import Backoff
 from podyard.lib.clock import Clock
+from podyard.lib.values import dataclass
 from podyard.node.hooks.parts import HookError
 from podyard.node.status.decide import PodFailure
 from podyard.node.sync.build import hook_of

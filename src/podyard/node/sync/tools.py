@@ -1,13 +1,14 @@
 """What every Pod of a node uses, and what is remembered of one."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from podyard.api.core_v1 import Pod
 from podyard.api.observed import ObservedPod
 from podyard.api.restart import CRASH_LOOP, CrashLoop
 from podyard.lib.backoff import Backoff
 from podyard.lib.clock import Clock
+from podyard.lib.values import dataclass
 from podyard.node.status.decide import NodeView, Waiting, pod_ips
 from podyard.node.status.manager import StatusManager
 from podyard.node.sync.act import PodActor

@@ -9,7 +9,7 @@ import binascii
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, TypeAlias
 
 from podyard.api.core_v1 import Container, Pod
@@ -17,6 +17,7 @@ from podyard.api.documents import Document
 from podyard.api.downward import DownwardError, metadata_field, resource_field
 from podyard.api.quantity import parse_quantity
 from podyard.api.resources import MEMORY, container_limits, pod_limits
+from podyard.lib.values import dataclass
 
 DEFAULT_MODE: Final = 0o644
 #: A token file is its reader's alone where the Pod says who that is.

@@ -8,7 +8,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
@@ -23,6 +23,7 @@ from podyard.client.referenced import ReferencedObjectError
 from podyard.lib.aio import finish
 from podyard.lib.clock import Clock
 from podyard.lib.parts import load_parts
+from podyard.lib.values import dataclass
 from podyard.node.volumes import plugins as plugins_package
 from podyard.node.volumes.mounts import (
     check_propagation,

@@ -1,13 +1,13 @@
 """What the volume room hands to others, and what makes a volume plugin."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from podyard.api.core_v1 import Pod, Volume
 from podyard.api.documents import Document
 from podyard.api.scheme import Kind
+from podyard.lib.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
 """The mounter of all volumes whose content is files we write."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 
 from podyard.lib.clock import SystemClock
+from podyard.lib.values import dataclass
 from podyard.node.volumes.atomic import DATA_LINK, write_payload
 from podyard.node.volumes.build import Payload, PayloadError, fingerprint
 from podyard.node.volumes.mounts import ensure_tmpfs

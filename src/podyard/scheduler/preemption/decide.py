@@ -11,7 +11,7 @@ https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Final, TypeAlias
 
 from podyard.api.core_v1 import parse_time
@@ -21,6 +21,7 @@ from podyard.api.predicates import NodeUsage
 from podyard.api.priority import NEVER, pod_priority
 from podyard.api.quantity import ZERO
 from podyard.api.resources import ResourceList
+from podyard.lib.values import dataclass
 from podyard.scheduler.decide import first_objection, histogram, in_order
 from podyard.scheduler.parts import NodeInfo, SchedulerPlugin, Unfit
 

@@ -5,13 +5,14 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/admission-contro
 
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Final, Protocol, TypeAlias
 
 from podyard.api.documents import Document
 from podyard.api.identity import User
 from podyard.api.scheme import Kind
+from podyard.lib.values import dataclass
 
 #: The alphabet of generated names: no vowels, nothing easily mistaken.
 NAME_ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"

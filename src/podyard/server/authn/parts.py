@@ -4,10 +4,10 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/authentication/
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from podyard.api.identity import User
+from podyard.lib.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

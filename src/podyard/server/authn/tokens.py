@@ -10,7 +10,7 @@ import hashlib
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
@@ -35,6 +35,7 @@ from podyard.api.identity import (
 )
 from podyard.api.scheme import NODE, POD, SECRET, SERVICE_ACCOUNT, Kind
 from podyard.lib.clock import Clock
+from podyard.lib.values import dataclass
 
 #: The life of a token that asks for none, seconds.
 DEFAULT_LIFE_S: Final = 3600

@@ -4,12 +4,13 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/authorization/
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol, TypeAlias
 
 from podyard.api.documents import Document
 from podyard.api.identity import User
 from podyard.api.scheme import Kind
+from podyard.lib.values import dataclass
 from podyard.server.build import RequestInfo
 
 

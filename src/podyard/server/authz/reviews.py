@@ -5,7 +5,6 @@ and .../authentication-resources/ ; kubernetes ``pkg/registry/authorization`` (v
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol, TypeAlias
 
@@ -14,6 +13,7 @@ from podyard.api.errors import FieldError, bad_request, invalid, invalid_object
 from podyard.api.identity import AUTHENTICATED, User
 from podyard.api.scheme import Kind
 from podyard.lib.clock import Clock
+from podyard.lib.values import dataclass
 from podyard.server.authz.chain import AuthorizationChain
 from podyard.server.authz.parts import Allow, Decision, Deny
 from podyard.server.build import RequestInfo

@@ -1,13 +1,13 @@
 """Pods: how they are printed, what is set for them, what they have below them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from podyard.api.core_v1 import parse_time
 from podyard.api.documents import Document
 from podyard.api.scheme import POD
+from podyard.lib.values import dataclass
 from podyard.server import table
 from podyard.server.resource import (
     STATUS,

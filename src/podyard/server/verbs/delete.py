@@ -4,7 +4,6 @@ Source: apiserver ``registry/rest/delete.go`` and ``registry/generic/registry/
 store.go`` (v1.36); kubernetes ``pkg/registry/core/pod/strategy.go``.
 """
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ from podyard.api.errors import (
     invalid_object,
     not_supported,
 )
+from podyard.lib.values import dataclass
 from podyard.server.admission.parts import AdmissionRequest, Operation
 from podyard.server.body import is_dry_run, read_options
 from podyard.server.call import Call, Form, Reply, success_status

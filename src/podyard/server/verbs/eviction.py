@@ -8,7 +8,6 @@ https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/
 """
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Final
 
 from podyard.api.disruption import (
@@ -23,6 +22,7 @@ from podyard.api.disruption import (
 from podyard.api.documents import Document
 from podyard.api.errors import ApiError, bad_request, conflict, not_found
 from podyard.api.scheme import POD, POD_DISRUPTION_BUDGET
+from podyard.lib.values import dataclass
 from podyard.server.body import read_object
 from podyard.server.call import Answer, Call, success_status
 from podyard.server.context import ServerContext

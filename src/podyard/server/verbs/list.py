@@ -1,9 +1,8 @@
 """LIST: a snapshot of one revision, whole or in pages."""
 
-from dataclasses import dataclass
-
 from podyard.api.documents import Document
 from podyard.api.errors import ApiError, expired
+from podyard.lib.values import dataclass
 from podyard.server.call import Call, Reply
 from podyard.server.context import ServerContext
 from podyard.server.registry import Registry, prefix_of, too_large_rev

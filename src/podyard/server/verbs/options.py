@@ -5,7 +5,6 @@ Source: apimachinery ``meta/internalversion/validation`` (v1.36).
 
 import base64
 import binascii
-from dataclasses import dataclass
 from typing import Final
 
 import orjson
@@ -25,6 +24,7 @@ from podyard.api.labels import (
     parse_field_selector,
     parse_selector,
 )
+from podyard.lib.values import dataclass
 from podyard.server.build import RequestInfo
 from podyard.server.registry import Selection
 from podyard.server.resource import Resource

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
@@ -13,6 +12,7 @@ import orjson
 from podyard.api.documents import Document
 from podyard.api.errors import ApiError, expired, internal
 from podyard.lib.clock import Clock
+from podyard.lib.values import dataclass
 from podyard.server.call import Call, Form, Stream
 from podyard.server.context import ServerContext
 from podyard.server.registry import Registry, prefix_of, store_failure, too_large_rev

@@ -8,7 +8,6 @@ validation, validating admission, the store. Source: apiserver
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -43,6 +42,7 @@ from podyard.api.validation import (
     validate_status_update,
     validate_update,
 )
+from podyard.lib.values import dataclass
 from podyard.server.admission.parts import AdmissionRequest, Operation
 from podyard.server.call import Call
 from podyard.server.context import ServerContext

@@ -7,7 +7,7 @@ https://github.com/docker/docker-credential-helpers (the protocol in its README)
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, Literal, TypeAlias, cast
 
 import orjson
@@ -15,6 +15,7 @@ import orjson
 from podyard.api.documents import Document
 from podyard.api.runtime import ImageAuth
 from podyard.lib.durations import parse_duration
+from podyard.lib.values import dataclass
 from podyard.node.credentials.decide import normalize_key, urls_match
 
 CONFIG_KIND: Final = "CredentialProviderConfig"

@@ -5,7 +5,6 @@ Source: https://kubernetes.io/docs/concepts/containers/images/#configuring-nodes
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -13,6 +12,7 @@ import structlog
 
 from podyard.api.core_v1 import Pod
 from podyard.api.runtime import ImageAuth
+from podyard.lib.values import dataclass
 from podyard.node.credentials.decide import (
     Credential,
     CredentialParseError,

@@ -3,7 +3,7 @@
 Source: https://kubernetes.io/docs/tasks/administer-cluster/kubelet-credential-provider/
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 import structlog
@@ -13,6 +13,7 @@ from podyard.api.documents import Document
 from podyard.api.scheme import SERVICE_ACCOUNT
 from podyard.client.referenced import ReferencedObjectError
 from podyard.lib.aio import SharedCalls
+from podyard.lib.values import dataclass
 from podyard.node.credentials.decide import Credential
 from podyard.node.credentials.parts import (
     AccountTokenError,

@@ -5,11 +5,12 @@ https://kubernetes.io/docs/concepts/containers/images/#ensureimagepullcredential
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
 from podyard.api.image_ref import ImageRefError, parse_image_ref
+from podyard.lib.values import dataclass
 from podyard.node.credentials.decide import Credential, auth_hash
 
 Policy: TypeAlias = Literal[

@@ -5,12 +5,12 @@ Source: Kubernetes docs "Pod Lifecycle" (Pod conditions, readiness gates) and
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from podyard.api.core_v1 import Pod, format_time
 from podyard.api.documents import Document
+from podyard.lib.values import dataclass
 
 #: The conditions an agent writes; all others belong to somebody else.
 OWNED: Final = (

@@ -5,7 +5,6 @@ Source: ``pkg/kubelet/lifecycle``, ``pkg/kubelet/sysctl`` and
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -21,6 +20,7 @@ from podyard.api.predicates import (
 )
 from podyard.api.priority import CRITICAL
 from podyard.api.resources import BEST_EFFORT, BURSTABLE, GUARANTEED, qos_class
+from podyard.lib.values import dataclass
 from podyard.node.sync.build import normalize_sysctl
 
 #: Sysctls that are namespaced and cannot harm others.

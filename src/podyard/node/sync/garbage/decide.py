@@ -6,7 +6,6 @@ Source: Kubernetes docs "Garbage Collection" (containers) and
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from podyard.api.observed import (
     ContainerState,
@@ -16,6 +15,7 @@ from podyard.api.observed import (
 )
 from podyard.api.restart import newest_first
 from podyard.api.runtime import Label
+from podyard.lib.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

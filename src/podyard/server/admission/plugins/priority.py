@@ -6,12 +6,12 @@ Source: https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-pre
 and kubernetes ``plugin/pkg/admission/priority`` (v1.36).
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 from podyard.api.documents import Document
 from podyard.api.priority import PREEMPT, SYSTEM_CLASSES
 from podyard.api.scheme import PRIORITY_CLASS
+from podyard.lib.values import dataclass
 from podyard.server.admission.denials import deny
 from podyard.server.admission.parts import (
     AdmissionPlugin,
