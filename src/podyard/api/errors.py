@@ -4,13 +4,13 @@ Source: apimachinery ``api/errors`` and ``util/validation/field`` (v1.36).
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Self
 
 import orjson
 
 from podyard.api.documents import Document
+from podyard.lib.values import dataclass
 
 #: The cause of a 403 where nothing new may be made because the namespace goes.
 NAMESPACE_TERMINATING: Final = "NamespaceTerminating"

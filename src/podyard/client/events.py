@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Hashable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, assert_never
 
@@ -28,6 +27,7 @@ from podyard.client.event_correlation import (
 from podyard.client.services import ApiClient, ApiUnreachableError, PatchType
 from podyard.lib.backoff import Backoff
 from podyard.lib.clock import Clock
+from podyard.lib.values import dataclass
 
 log = structlog.get_logger()
 

@@ -16,7 +16,6 @@ import subprocess
 import tomllib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -39,6 +38,7 @@ from podyard.containerd.processes import (
 from podyard.containerd.proto import podyard_containerd_pb2 as pb
 from podyard.lib.backoff import Backoff
 from podyard.lib.clock import Clock
+from podyard.lib.values import dataclass
 
 log = structlog.get_logger()
 

@@ -5,7 +5,6 @@ that the hook may or may not have run: it is delivered again, as the next attemp
 """
 
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import Final, Literal
 
 import structlog
@@ -13,6 +12,7 @@ import structlog
 from podyard.api.core_v1 import Container, Handler, Pod
 from podyard.api.documents import Document
 from podyard.lib.clock import Clock
+from podyard.lib.values import dataclass
 from podyard.node.hooks.build import build_delivery_id, handler_name
 from podyard.store.backend import StoreError
 from podyard.store.node_journal import JournalRecord, NodeJournal

@@ -13,7 +13,7 @@ journal say.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from enum import Enum
 from typing import Final
@@ -24,6 +24,7 @@ from podyard.api.core_v1 import Pod, parse_time
 from podyard.api.documents import Document
 from podyard.api.observed import ContainerState, ObservedPod, SandboxState
 from podyard.api.restart import crash_loop_key, newest_first
+from podyard.lib.values import dataclass
 from podyard.node.status.conditions.decide import OWNED
 from podyard.node.status.decide import (
     SANDBOX_FAILED,
