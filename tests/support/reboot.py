@@ -12,7 +12,6 @@ from podyard.app.cleanup import (
     cgroup_trees,
     members,
     remove_cgroup_tree,
-    unmount_below,
 )
 from podyard.app.instances import RUN_DIR, Instance
 from podyard.containerd.processes import (
@@ -22,6 +21,7 @@ from podyard.containerd.processes import (
     kill_all,
     read_process,
 )
+from podyard.lib.linux import unmount_below
 from podyard.network.bridge import remove_bridge
 from podyard.network.nftables import remove_table
 from support.api import until

@@ -5,20 +5,19 @@ Pods. Each step may find its work done already, and a step that fails does not k
 next from running; what is left is told.
 """
 
-import ctypes
 import errno
 import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
-from podyard.app.host import cgroup_mounts, read_mounts
+from podyard.app.host import cgroup_mounts
 from podyard.app.instances import RUN_DIR, Instance, InstanceTable
 from podyard.containerd.processes import (
     ProcessId,
@@ -28,6 +27,14 @@ from podyard.containerd.processes import (
     find_shims,
     kill_all,
     read_process,
+)
+from podyard.lib.linux import (
+    MNT_DETACH,
+    UMOUNT_NOFOLLOW,
+    read_mounts,
+    remove_path,
+    unmount,
+    unmount_below,
 )
 from podyard.lib.values import dataclass
 from podyard.network.bridge import HostSysctls, remove_bridge
@@ -42,13 +49,8 @@ _SHIM_SOCKETS: Final = Path("/run/containerd/s")
 #: Where containerd keeps its tasks, below its state directory.
 TASKS: Final = "io.containerd.runtime.v2.task"
 _NETNS_DIRS: Final = (Path("/run/netns"), Path("/var/run/netns"))
-_MNT_DETACH: Final = 2
-_UMOUNT_NOFOLLOW: Final = 8
 _KILL_WITHIN_S: Final = 5.0
 _RMDIR_WITHIN_S: Final = 3.0
-
-_SYS_OPENAT2: Final = 437
-_RESOLVE_NO_XDEV: Final = 0x01
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def remove_instance(
     step("CNI results", lambda: _remove_cni_results(row, traces))
     step("cgroups", lambda: _remove_cgroups(row, traces))
     step("shim sockets", lambda: _remove_shim_sockets(traces))
-    step(f"directory {row.run_dir}", lambda: remove_tree(row.run_dir))
+    step(f"directory {row.run_dir}", lambda: remove_path(row.run_dir))
     if not left:
         restore = HostSysctls(table.sysctl_record).restore
         step("row", lambda: table.release(row.name, when_last=restore))
@@ -207,7 +209,7 @@ def _kill_processes(row: Instance, traces: _Traces) -> None:
 def cgroup_trees(row: Instance) -> Iterator[Path]:
     """Yield the instance's cgroup in every hierarchy (blocking)."""
     for mount in cgroup_mounts():
-        tree = Path(mount.point) / row.cgroup_root.lstrip("/")
+        tree = Path(mount.mount_point) / row.cgroup_root.lstrip("/")
         if tree.is_dir():
             yield tree
 
@@ -222,31 +224,6 @@ def members(tree: Path) -> Iterator[ProcessId]:
                     yield process
 
 
-def unmount_below(directory: Path) -> int:
-    """Unmount what is mounted below a directory, deepest and newest first (blocking).
-
-    The directory itself may be a mount and stays.
-
-    Returns:
-        How many mounts went.
-
-    Raises:
-        OSError: one of them cannot be unmounted.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    points = [
-        mount.point
-        for mount in read_mounts()
-        if mount.point != str(directory) and Path(mount.point).is_relative_to(directory)
-    ]
-    for point in reversed(points):
-        if libc.umount2(os.fsencode(point), _MNT_DETACH | _UMOUNT_NOFOLLOW):
-            number = ctypes.get_errno()
-            if number not in {errno.EINVAL, errno.ENOENT}:
-                raise OSError(number, os.strerror(number), point)
-    return len(points)
-
-
 def _remove_namespaces(traces: _Traces) -> None:
     for path in traces.namespaces:
         remove_namespace(path)
@@ -254,8 +231,8 @@ def _remove_namespaces(traces: _Traces) -> None:
 
 def remove_namespace(path: Path) -> None:
     """Remove a network namespace that is kept by a mount, if it is there (blocking)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.umount2(os.fsencode(path), _MNT_DETACH | _UMOUNT_NOFOLLOW)
+    with suppress(OSError):
+        unmount(path, MNT_DETACH | UMOUNT_NOFOLLOW)
     path.unlink(missing_ok=True)
 
 
@@ -322,74 +299,6 @@ def _remove_shim_sockets(traces: _Traces) -> None:
             directory.rmdir()
 
 
-# --------------------------------------------------------------- removing directories
-
-
-class _OpenHow(ctypes.Structure):
-    _fields_ = (
-        ("flags", ctypes.c_uint64),
-        ("mode", ctypes.c_uint64),
-        ("resolve", ctypes.c_uint64),
-    )
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a directory tree, never what another filesystem holds (blocking).
-
-    Every step is relative to an open directory and refuses to cross a mount, bind
-    mounts included, so neither a link swapped in nor a mount forgotten leads outside.
-
-    Raises:
-        OSError: something is in the way, ``EXDEV`` for a mount.
-    """
-    try:
-        parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        _remove_entry(parent, path.name)
-    except FileNotFoundError:
-        return
-    finally:
-        os.close(parent)
-
-
-def _remove_entry(parent: int, name: str) -> None:
-    try:
-        os.unlink(name, dir_fd=parent)
-    except IsADirectoryError:
-        pass
-    else:
-        return
-    with _open_below(parent, name) as directory:
-        for entry in os.listdir(directory):  # noqa: PTH208 - by descriptor
-            with suppress(FileNotFoundError):
-                _remove_entry(directory, entry)
-    os.rmdir(name, dir_fd=parent)
-
-
-@contextmanager
-def _open_below(parent: int, name: str) -> Iterator[int]:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    how = _OpenHow(flags, 0, _RESOLVE_NO_XDEV)
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.syscall.restype = ctypes.c_long
-    fd = libc.syscall(
-        ctypes.c_long(_SYS_OPENAT2),
-        ctypes.c_int(parent),
-        os.fsencode(name),
-        ctypes.byref(how),
-        ctypes.c_size_t(ctypes.sizeof(how)),
-    )
-    if fd < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), name)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
 # ------------------------------------------------------------------------------ census
 
 
@@ -408,10 +317,10 @@ def census(row: Instance | None = None) -> frozenset[str]:
         if any(_is_below(word, run_dir) or _is_config(word, row) for word in words[1:]):
             found.add(f"process {pid} {Path(words[0]).name}")
     found.update(
-        f"mount {mount.point}"
+        f"mount {mount.mount_point}"
         for mount in read_mounts()
-        if _is_below(mount.point, run_dir)
-        or (row is not None and _is_below(mount.point, row.containerd_root))
+        if _is_below(mount.mount_point, run_dir)
+        or (row is not None and _is_below(mount.mount_point, row.containerd_root))
     )
     found.update(f"device {name}" for name in _census_devices(row))
     tables: tuple[str, ...] = ()
@@ -419,7 +328,7 @@ def census(row: Instance | None = None) -> frozenset[str]:
         tables = list_tables()
     found.update(f"nftables table {name}" for name in tables if _is_ours(name, row))
     for mount in cgroup_mounts():
-        for path in Path(mount.point).glob("podyard-*"):
+        for path in Path(mount.mount_point).glob("podyard-*"):
             if path.is_dir() and _is_ours(path.name, row):
                 found.add(f"cgroup {path}")
     found.update(_census_files(row, run_dir))

@@ -21,6 +21,7 @@ from typing import Final
 from podyard.app.instances import USUAL_API_PORT, USUAL_NODE_PORT, port_is_free
 from podyard.containerd.build import parse_version
 from podyard.containerd.own_images import is_static_program
+from podyard.lib.linux import MountInfo, mount_of, read_mounts
 from podyard.lib.values import dataclass
 from podyard.network.netlink import Netlink
 
@@ -106,7 +107,7 @@ def observe_host() -> Host:
         is_root=os.geteuid() == 0,
         systemd_is_init=Path("/run/systemd/system").is_dir(),
         cgroup_version=_cgroup_version(),
-        cgroup_mounts=tuple(Path(mount.point) for mount in cgroup_mounts()),
+        cgroup_mounts=tuple(Path(mount.mount_point) for mount in cgroup_mounts()),
         capabilities=_capabilities(),
         cni_bin_dir=_cni_dir(),
         catatonit=_catatonit(),
@@ -114,32 +115,9 @@ def observe_host() -> Host:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """One line of mountinfo, as much as is used."""
-
-    point: str
-    kind: str
-    options: str
-    is_shared: bool
-
-
-def read_mounts() -> tuple[Mount, ...]:
-    """Return the mounts of this mount namespace, in mount order (blocking)."""
-    found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        left, _, right = line.partition(" - ")
-        fields = left.split(" ")
-        kind, _, options = right.split(" ", 2)
-        point = fields[4].encode().decode("unicode_escape").encode("latin-1").decode()
-        shared = any(word.startswith("shared:") for word in fields[6:])
-        found.append(Mount(point, kind, options, shared))
-    return tuple(found)
-
-
-def cgroup_mounts() -> tuple[Mount, ...]:
+def cgroup_mounts() -> tuple[MountInfo, ...]:
     """Return every cgroup hierarchy, v1 and v2."""
-    return tuple(mount for mount in read_mounts() if mount.kind.startswith("cgroup"))
+    return tuple(one for one in read_mounts() if one.fstype.startswith("cgroup"))
 
 
 def filesystem_of(path: Path) -> str:
@@ -147,13 +125,7 @@ def filesystem_of(path: Path) -> str:
     path = path.absolute()
     while not path.exists():
         path = path.parent
-    device = path.stat().st_dev
-    mounts = [m for m in read_mounts() if path.is_relative_to(m.point)]
-    for mount in sorted(mounts, key=lambda mount: len(mount.point), reverse=True):
-        with suppress(OSError):
-            if Path(mount.point).stat().st_dev == device:
-                return mount.kind
-    return ""
+    return mount_of(path.resolve()).fstype
 
 
 def snapshotter_for(directory: Path) -> str:
@@ -171,7 +143,7 @@ def find_program(name: str) -> Path | None:
 
 
 def _cgroup_version() -> str:
-    kinds = {mount.kind for mount in cgroup_mounts()}
+    kinds = {mount.fstype for mount in cgroup_mounts()}
     if not kinds:
         return "none"
     if kinds == {"cgroup2"}:
@@ -181,11 +153,13 @@ def _cgroup_version() -> str:
 
 def _hidden_cgroup() -> Path | None:
     mounts = cgroup_mounts()
-    if all(mount.kind == "cgroup2" for mount in mounts):
+    if all(mount.fstype == "cgroup2" for mount in mounts):
         return None
     for mount in mounts:
-        if mount.kind == "cgroup2" and _read_text(f"{mount.point}/cgroup.controllers"):
-            return Path(mount.point)
+        if mount.fstype == "cgroup2" and _read_text(
+            f"{mount.mount_point}/cgroup.controllers"
+        ):
+            return Path(mount.mount_point)
     return None
 
 
@@ -306,7 +280,7 @@ def _kernel() -> Iterable[Fact]:
         present=users > 0,
     )
     shared = next(
-        (m.is_shared for m in reversed(read_mounts()) if m.point == "/"), False
+        (m.shared for m in reversed(read_mounts()) if m.mount_point == "/"), False
     )
     yield Fact("/ is shared", _yes(shared) if shared else "no; volumes have their own")
 
@@ -333,14 +307,14 @@ def _cgroups(host: Host) -> Iterable[Fact]:
 def _controllers() -> set[str]:
     names: set[str] = set()
     for mount in cgroup_mounts():
-        if mount.kind == "cgroup2":
+        if mount.fstype == "cgroup2":
             with suppress(OSError):
                 names.update(
-                    (Path(mount.point) / "cgroup.controllers").read_text().split()
+                    (Path(mount.mount_point) / "cgroup.controllers").read_text().split()
                 )
         else:
             known = {"cpu", "cpuacct", "cpuset", "memory", "pids", "devices", "freezer"}
-            names.update(known & set(mount.options.split(",")))
+            names.update(known & set(mount.super_options))
     return names
 
 
@@ -432,6 +406,12 @@ def _network_facts(ports: Sequence[int]) -> Iterable[Fact]:
         "bridge-nf-call-iptables",
         bridged if bridged == "1" else f"{bridged or 'absent'}; masquerade instead",
     )
+    if not has_ipv6():
+        yield Fact("IPv6", "no; --ip-families IPv4,IPv6 has no effect")
+    else:
+        six = _read_text("/proc/sys/net/ipv6/conf/all/forwarding") == "1"
+        note = "forwarded" if six else "forwarded with --ip-families IPv4,IPv6"
+        yield Fact("IPv6", f"yes; {note}")
     for port in ports:
         free = port_is_free(port)
         yield _wish(

@@ -23,9 +23,7 @@ from podyard.app.cleanup import (
     read_runc_init,
     remove_cgroup_tree,
     remove_namespace,
-    remove_tree,
     socket_paths,
-    unmount_below,
 )
 from podyard.app.instances import Instance
 from podyard.containerd.build import NAMESPACE
@@ -36,6 +34,7 @@ from podyard.containerd.processes import (
     find_shims,
     kill_all,
 )
+from podyard.lib.linux import remove_path, unmount_below
 from podyard.lib.values import dataclass
 
 log = structlog.get_logger()
@@ -175,6 +174,6 @@ def _remove_files(traces: _Traces, name: str) -> None:
                 for socket in socket_paths(bundle / address):
                     socket.unlink(missing_ok=True)
         unmount_below(bundle)
-        remove_tree(bundle)
+        remove_path(bundle)
     if name in traces.states:
-        remove_tree(traces.states[name])
+        remove_path(traces.states[name])

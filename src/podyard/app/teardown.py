@@ -8,12 +8,12 @@ from pathlib import Path
 import structlog
 
 from podyard.app.cleanup import remove_instance as remove_things
-from podyard.app.cleanup import remove_tree
 from podyard.app.config import Config
 from podyard.app.instances import Instance, InstanceTable
 from podyard.containerd.processes import find_daemon, has_ended, kill_all
 from podyard.cri.client import CriChannel, GrpcRuntimeService
 from podyard.cri.services import CRIError
+from podyard.lib.linux import remove_path
 from podyard.node.volumes.mounts import release_shared
 
 log = structlog.get_logger()
@@ -125,6 +125,6 @@ def purge(data_dir: Path) -> None:
     if not data_dir.exists():
         return
     try:
-        remove_tree(data_dir)
+        remove_path(data_dir)
     except OSError as error:
         raise TeardownError(f"{data_dir}: {error}") from error

@@ -10,6 +10,7 @@ import os
 import platform
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -208,6 +209,31 @@ def mount_of(path: str | os.PathLike[str]) -> MountInfo:
     return best
 
 
+def unmount_below(directory: Path) -> int:
+    """Unmount what is mounted below a directory, the newest first.
+
+    The directory itself may be a mount and stays.
+
+    Returns:
+        How many mounts went.
+
+    Raises:
+        OSError: one of them cannot be unmounted.
+    """
+    points = [
+        found.mount_point
+        for found in read_mounts(directory)
+        if found.mount_point != str(directory)
+    ]
+    for point in reversed(points):
+        try:
+            unmount(point, MNT_DETACH | UMOUNT_NOFOLLOW)
+        except OSError as error:
+            if error.errno not in {errno.EINVAL, errno.ENOENT}:
+                raise
+    return len(points)
+
+
 def _escape(path: str) -> bytes:
     raw = os.fsencode(path)
     for char in b"\\ \t\n":
@@ -238,12 +264,29 @@ def _parse_mountinfo(raw: bytes) -> Iterator[MountInfo]:
         )
 
 
+def remove_path(path: Path) -> None:
+    """Remove a file or a whole directory, as :func:`remove_tree` does.
+
+    Raises:
+        OSError: see there. One that is not there, or whose parent is not, is removed
+            already.
+    """
+    try:
+        parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        remove_tree(parent, path.name)
+    finally:
+        os.close(parent)
+
+
 def remove_tree(directory: int, name: str) -> None:
     """Remove a file or a whole directory below an open directory.
 
     Follows no symlink and never goes into another mount, so nothing that a
     container put in the way can lead the removal elsewhere; a tree may be of any
-    depth.
+    depth. What others remove meanwhile is removed.
 
     Raises:
         OSError: something could not be removed; ``EXDEV`` or ``EBUSY`` when a mount
@@ -253,16 +296,17 @@ def remove_tree(directory: int, name: str) -> None:
         info = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return
-    if not stat.S_ISDIR(info.st_mode):
-        os.unlink(name, dir_fd=directory)
-        return
-    top = _open_for_removal(directory, name)
-    try:
-        while _empty(top):
-            pass
-    finally:
-        os.close(top)
-    os.rmdir(name, dir_fd=directory)
+    with suppress(FileNotFoundError):
+        if not stat.S_ISDIR(info.st_mode):
+            os.unlink(name, dir_fd=directory)
+            return
+        top = _open_for_removal(directory, name)
+        try:
+            while _empty(top):
+                pass
+        finally:
+            os.close(top)
+        os.rmdir(name, dir_fd=directory)
 
 
 def _open_for_removal(directory: int, name: str) -> int:
@@ -285,15 +329,20 @@ def _empty(top: int) -> bool:
                 frames.pop()
                 if frames:
                     os.close(fd)
-                    os.rmdir(name, dir_fd=frames[-1][0])
+                    with suppress(FileNotFoundError):
+                        os.rmdir(name, dir_fd=frames[-1][0])
                 continue
             child = subdirectories.pop()
             if len(frames) > _REMOVAL_DEPTH:
                 lifted = f".removing-{os.urandom(8).hex()}"
-                os.rename(child, lifted, src_dir_fd=fd, dst_dir_fd=top)
+                with suppress(FileNotFoundError):
+                    os.rename(child, lifted, src_dir_fd=fd, dst_dir_fd=top)
                 moved = True
                 continue
-            opened = _open_for_removal(fd, child)
+            try:
+                opened = _open_for_removal(fd, child)
+            except FileNotFoundError:
+                continue
             frames.append((opened, child, []))
             frames[-1][2].extend(_unlink_files(opened))
     finally:
@@ -308,5 +357,6 @@ def _unlink_files(fd: int) -> list[str]:
         listed = [(e.name, e.is_dir(follow_symlinks=False)) for e in entries]
     for name, is_directory in listed:
         if not is_directory:
-            os.unlink(name, dir_fd=fd)
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=fd)
     return [name for name, is_directory in listed if is_directory]

@@ -4,11 +4,11 @@ import ctypes
 import os
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from podyard.app.cleanup import remove_tree, unmount_below
 from podyard.app.host import (
     Fact,
     Verdict,
@@ -16,9 +16,9 @@ from podyard.app.host import (
     filesystem_of,
     is_fit,
     observe_host,
-    read_mounts,
     snapshotter_for,
 )
+from podyard.lib.linux import read_mounts, remove_path, unmount_below
 from podyard.network.bridge import HostSysctls
 from podyard.network.netlink import Netlink
 
@@ -50,7 +50,7 @@ def test_tree_goes_but_links_are_not_followed(tmp_path):
     (root / "deep/link").symlink_to(foreign)
     os.mkfifo(root / "pipe")
 
-    remove_tree(root)
+    remove_path(root)
 
     assert not root.exists()
     assert (foreign / "precious").exists()
@@ -58,14 +58,27 @@ def test_tree_goes_but_links_are_not_followed(tmp_path):
 
 def test_tree_with_a_mount_in_it_is_not_crossed(tree):
     with pytest.raises(OSError, match=r"cross-device|busy"):
-        remove_tree(tree)
+        remove_path(tree)
 
     assert (tree.parent / "foreign/precious").exists()
 
 
 def test_missing_tree_is_removed_already(tmp_path):
-    remove_tree(tmp_path / "none")
-    remove_tree(tmp_path / "none/none")
+    remove_path(tmp_path / "none")
+    remove_path(tmp_path / "none/none")
+
+
+def test_a_tree_may_be_removed_by_two_at_once(tmp_path):
+    root = tmp_path / "ours"
+    for number in range(400):
+        (root / f"{number % 20}" / f"{number}").mkdir(parents=True)
+        (root / f"{number % 20}" / f"{number}" / "file").touch()
+
+    with ThreadPoolExecutor(2) as pool:
+        ends = [pool.submit(remove_path, root) for _ in range(2)]
+
+    assert [one.result() for one in ends] == [None, None]
+    assert not root.exists()
 
 
 def test_mounts_go_first_and_then_the_tree(tree):
@@ -74,7 +87,7 @@ def test_mounts_go_first_and_then_the_tree(tree):
     subprocess.run(["mount", "--bind", tree / "a", tree / "tmpfs/inner"], check=True)
 
     assert unmount_below(tree) == 3
-    remove_tree(tree)
+    remove_path(tree)
 
     assert not tree.exists()
     assert (tree.parent / "foreign/precious").exists()
@@ -85,7 +98,7 @@ def test_names_of_mount_points_may_hold_spaces(tmp_path):
     odd.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "none", odd], check=True)
     try:
-        assert str(odd) in {mount.point for mount in read_mounts()}
+        assert str(odd) in {mount.mount_point for mount in read_mounts()}
         assert filesystem_of(odd / "not/yet") == "tmpfs"
     finally:
         assert unmount_below(tmp_path) == 1
@@ -122,8 +135,8 @@ def test_host_is_described_and_left_as_it_was(tmp_path):
     with Netlink() as netlink:
         after = [link.name for link in netlink.links()]
     assert "probe" not in {*after, *links}
-    assert {m.point for m in read_mounts()} >= {
-        m.point for m in mounts if m.point in {"/", "/proc", "/sys"}
+    assert {m.mount_point for m in read_mounts()} >= {
+        m.mount_point for m in mounts if m.mount_point in {"/", "/proc", "/sys"}
     }
     assert not (tmp_path / "data").exists()
 
