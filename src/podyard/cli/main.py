@@ -9,11 +9,15 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Final
 
 import podyard
 from podyard.cli import commands
 from podyard.cli.parts import Command, CommandError, UsageError
-from podyard.lib.parts import load_parts
+from podyard.lib.parts import load_parts, part_names
+
+#: Commands that show the whole command line.
+_TELL_OF_ALL: Final = frozenset({"completion"})
 
 
 def build_parser(parts: Sequence[Command]) -> argparse.ArgumentParser:
@@ -47,6 +51,12 @@ def build_parser(parts: Sequence[Command]) -> argparse.ArgumentParser:
     return parser
 
 
+def _load_commands(argv: Sequence[str]) -> tuple[Command, ...]:
+    """Load the command that is named alone; all of them where all are asked for."""
+    named = part_names(commands).intersection(argv[:1]) - _TELL_OF_ALL
+    return load_parts(commands, Command, named or None)
+
+
 def run(argv: Sequence[str], parts: Sequence[Command] | None = None) -> int:
     """Parse and run; turn every failure into one line on stderr.
 
@@ -57,7 +67,7 @@ def run(argv: Sequence[str], parts: Sequence[Command] | None = None) -> int:
     Returns:
         The exit code.
     """
-    parser = build_parser(load_parts(commands, Command) if parts is None else parts)
+    parser = build_parser(_load_commands(argv) if parts is None else parts)
     args = parser.parse_args(argv)
     args.root_parser = parser
     if args.command is None:

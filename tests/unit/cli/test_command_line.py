@@ -1,6 +1,8 @@
 """The command line's own behaviour, without a Podyard."""
 
 import io
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import orjson
@@ -115,3 +117,28 @@ def test_ages_are_short(seconds, shown):
     now = datetime(2026, 5, 1, tzinfo=UTC)
 
     assert build_age(now - timedelta(seconds=seconds), now) == shown
+
+
+def test_a_command_is_loaded_alone():
+    program = """
+import sys
+from podyard.cli.main import run
+run(["version"])
+print(*(name for name in sys.modules if name.startswith("podyard.cli.commands.")))
+"""
+
+    named = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert named.stdout.splitlines()[-1] == "podyard.cli.commands.version"
+
+
+def test_completion_tells_of_every_command(capsys):
+    assert run(["completion", "bash"]) == 0
+
+    script = capsys.readouterr().out
+    assert all(part.name in script for part in load_parts(commands, Command))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from podyard.lib.aio import finish, supervise, wait_first
 from podyard.lib.backoff import Backoff
 from podyard.lib.durations import parse_duration
-from podyard.lib.parts import load_parts
+from podyard.lib.parts import load_parts, part_names
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,20 @@ def test_a_module_without_a_part_is_refused(tmp_path, monkeypatch):
 
     with pytest.raises(TypeError, match="must end in PART"):
         load_parts(module, int)
+
+
+def test_only_the_modules_named_are_imported(tmp_path, monkeypatch):
+    package = tmp_path / "several"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "one.py").write_text("PART = 1\n")
+    (package / "broken.py").write_text("raise ImportError\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = types.ModuleType("several")
+    module.__path__ = [str(package)]
+
+    assert part_names(module) == {"one", "broken"}
+    assert load_parts(module, int, {"one"}) == (1,)
 
 
 async def test_finish_ends_the_cleanup_and_then_lets_the_cancel_pass():
