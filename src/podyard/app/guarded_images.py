@@ -2,8 +2,10 @@
 
 A runtime sends what it is given to whatever token realm the registry names, and to
 mirrors. So before a pull with credentials the registry is asked without any; a realm
-that is neither its own nor allowed ends the pull. The credential is bound to the
-registry's address, which keeps it from mirrors.
+that is neither its own nor allowed ends the pull. A registry that does not say where
+credentials would go, because it is busy or fails, gets none: the runtime pulls without,
+which has it meet the same failure. The credential is bound to the registry's address,
+which keeps it from mirrors.
 
 Where a pull fails because an index has nothing for this machine, the error also says
 what the machine is and what is on offer.
@@ -24,7 +26,13 @@ from podyard.app.registries import RegistriesError, registries_of, registry_clie
 from podyard.cri.services import CRIError, ImageService
 from podyard.lib.clock import Clock, SystemClock
 from podyard.registry.decide import choose_platform
-from podyard.registry.errors import ForeignRealmError, RegistryError
+from podyard.registry.errors import (
+    DnsError,
+    ForeignRealmError,
+    RegistryError,
+    TlsError,
+    UnreachableError,
+)
 from podyard.registry.hosts import own_server
 from podyard.registry.manifests import Content, ImageIndex, platform_of_machine
 from podyard.registry.transport import Timeouts
@@ -32,7 +40,7 @@ from podyard.registry.transport import Timeouts
 log = structlog.get_logger()
 
 #: The check must not make a pull from a slow registry much slower.
-_PATIENCE = Timeouts(connect_s=5.0, header_s=10.0, body_s=10.0)
+_PATIENCE = Timeouts(connect_s=5.0, header_s=10.0, body_s=10.0, busy_s=0.0)
 #: How long a realm that was found good counts, seconds: a warm pull costs nothing.
 _REALM_GOOD_S: Final = 60.0
 _MOST_REALMS: Final = 1024
@@ -74,16 +82,25 @@ class GuardedImages:
         Raises:
             CRIError: the credentials must not be used, or the runtime's own error.
         """
-        if auth is not None:
-            auth = await self._guard(image, auth)
+        ref = _parse(image)
+        if auth is not None and ref is not None:
+            if not await self._check_realm(ref):
+                try:
+                    return await self._images.pull_image(
+                        image, auth=None, sandbox=sandbox, handler=handler
+                    )
+                except CRIError:
+                    if not await self._check_realm(ref):
+                        raise
+            auth = await self._bind(ref, auth)
         try:
             return await self._images.pull_image(
                 image, auth=auth, sandbox=sandbox, handler=handler
             )
         except CRIError as error:
-            if _NO_PLATFORM not in error.message:
+            if ref is None or _NO_PLATFORM not in error.message:
                 raise
-            told = await self._tell_platforms(image, auth)
+            told = await self._tell_platforms(ref, auth)
             if not told:
                 raise
             message = f"{error.message}: {told}"
@@ -97,46 +114,60 @@ class GuardedImages:
         """Return the usage of the image filesystems."""
         return await self._images.image_fs_info()
 
-    async def _guard(self, image: str, auth: ImageAuth) -> ImageAuth:
-        try:
-            ref = parse_image_ref(image)
-        except ImageRefError:
-            return auth  # nothing will be pulled by that name
-        await self._check_realm(ref)
+    async def _bind(self, ref: ImageRef, auth: ImageAuth) -> ImageAuth:
+        """Return the credential for the registry's own address and no other."""
         if auth.server_address:
             return auth
         registries = await asyncio.to_thread(registries_of, self._config)
         return replace(auth, server_address=own_server(ref.domain, registries))
 
-    async def _tell_platforms(self, image: str, auth: ImageAuth | None) -> str:
+    async def _tell_platforms(self, ref: ImageRef, auth: ImageAuth | None) -> str:
         """Return which platforms an index has; empty where that cannot be told."""
         try:
-            ref = parse_image_ref(image)
             client = await registry_client(self._config, timeouts=_PATIENCE)
             async with client:
                 content = (await client.get_manifest(ref, auth)).content
-        except (ImageRefError, RegistryError, RegistriesError) as error:
-            log.debug("platforms_not_asked", image=image, error=str(error))
+        except (RegistryError, RegistriesError) as error:
+            log.debug("platforms_not_asked", image=str(ref), error=str(error))
             return ""
         if not isinstance(content, ImageIndex):
             return ""
         chosen = choose_platform(content, platform_of_machine(platform.machine()))
         return "" if isinstance(chosen, Content) else chosen.message
 
-    async def _check_realm(self, ref: ImageRef) -> None:
+    async def _check_realm(self, ref: ImageRef) -> bool:
+        """Say whether a pull may take credentials along, as far as can be told.
+
+        Raises:
+            CRIError: they would go where they must not.
+        """
         now_s = self._clock.monotonic_s()
         if self._good_until_s.get(ref.repository, now_s) > now_s:
-            return
+            return True
         try:
             client = await registry_client(self._config, timeouts=_PATIENCE)
             async with client:
-                await client.check_realm(ref)
+                is_good = await client.check_realm(ref)
         except ForeignRealmError as error:
             raise CRIError("PullImage", "UNKNOWN", str(error)) from error
-        except (RegistryError, RegistriesError) as error:
-            # The runtime meets it too, and has its own words for it.
+        except (DnsError, TlsError, UnreachableError, RegistriesError) as error:
+            # The runtime may have a road there that we do not know.
             log.debug("realm_not_checked", image=str(ref), error=str(error))
-        else:
+            return True
+        except RegistryError as error:
+            log.debug("realm_not_told", image=str(ref), error=str(error))
+            # A runtime of somebody else's may have another road, too.
+            return bool(self._config.runtime_endpoint)
+        if is_good:
             if len(self._good_until_s) >= _MOST_REALMS:
                 self._good_until_s.clear()
             self._good_until_s[ref.repository] = now_s + _REALM_GOOD_S
+        return is_good
+
+
+def _parse(image: str) -> ImageRef | None:
+    """Return what an image's name says; ``None`` where nothing can have that name."""
+    try:
+        return parse_image_ref(image)
+    except ImageRefError:
+        return None

@@ -276,12 +276,15 @@ class RegistryClient:
         secret = _secret(credential)
         return any(known == secret for _, _, known in self._authorizations)
 
-    async def check_realm(self, ref: ImageRef) -> None:
+    async def check_realm(self, ref: ImageRef) -> bool:
         """Make sure that credentials for an image go nowhere they should not.
 
         Asks without credentials, and judges the realm that the registry names. A
-        caller whose runtime pulls with credentials does this first; any error but
-        the first is better left to the runtime, which meets it too.
+        caller whose runtime pulls with credentials does this first.
+
+        Returns:
+            Whether the registry has said where credentials would go; one that is busy
+            or fails has not.
 
         Raises:
             ForeignRealmError: credentials must not be used.
@@ -307,7 +310,8 @@ class RegistryClient:
                 continue
             if reply.answer.status == 401 and reply.direct:
                 _judge(reply.answer, registry.trust)
-            return
+            return reply.direct and _tells_realm(reply.answer.status)
+        return False
 
     # -- endpoints
 
@@ -555,6 +559,11 @@ _STATUSES: Final[dict[int, tuple[type[RegistryError], str]]] = {
     403: (ForbiddenError, "does not allow it"),
     404: (NotFoundError, "knows no such image, or tells only those who may know"),
 }
+
+
+def _tells_realm(status: int) -> bool:
+    """Say whether a registry that wants credentials would have said so."""
+    return status < 500 and status not in {408, 425, 429}
 
 
 def _judge(answer: Answer, trust: RegistryTrust) -> None:

@@ -437,6 +437,7 @@ def decide_retry(
     attempt: int,
     retry_after: str = "",
     waited_s: float = 0.0,
+    most_s: float = MAX_WAIT_S,
     now: datetime,
 ) -> TryAgain | GiveUp:
     """Decide whether a failed request is made again.
@@ -449,6 +450,7 @@ def decide_retry(
         attempt: how many requests were made, this one included.
         retry_after: the ``Retry-After`` header.
         waited_s: seconds this request has waited so far.
+        most_s: seconds it may wait in all.
         now: the wall time, for a date in that header.
     """
     asked_s = parse_retry_after(retry_after, now=now)
@@ -456,12 +458,12 @@ def decide_retry(
         wait_s = asked_s
         if wait_s is None:
             wait_s = _BUSY_FIRST_WAIT_S * 2 ** min(attempt - 1, _BUSY_ATTEMPTS)
-        if attempt < _BUSY_ATTEMPTS and waited_s + wait_s <= MAX_WAIT_S:
+        if attempt < _BUSY_ATTEMPTS and waited_s + wait_s <= most_s:
             return TryAgain(wait_s)
         return GiveUp(asked_s)
     if status in _ONCE_MORE and attempt == 1:
         wait_s = 0.2 if asked_s is None else asked_s
-        if waited_s + wait_s <= MAX_WAIT_S:
+        if waited_s + wait_s <= most_s:
             return TryAgain(wait_s)
     return GiveUp(asked_s)
 

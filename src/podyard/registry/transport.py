@@ -17,7 +17,7 @@ import aiohttp
 
 from podyard.lib.clock import Clock
 from podyard.lib.values import dataclass
-from podyard.registry.decide import TryAgain, decide_retry
+from podyard.registry.decide import MAX_WAIT_S, TryAgain, decide_retry
 from podyard.registry.errors import (
     BadContentError,
     DnsError,
@@ -48,11 +48,14 @@ class Timeouts:
         connect_s: for a connection, name resolution included.
         header_s: from the request to the head of its answer.
         body_s: for the whole of a body.
+        busy_s: before a request is made again, because the registry is busy or failed,
+            all such waits of a request together; 0 asks once only.
     """
 
     connect_s: float = 10.0
     header_s: float = 30.0
     body_s: float = 60.0
+    busy_s: float = MAX_WAIT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +191,7 @@ class Transport:
                 attempt=attempt,
                 retry_after=answer.headers.get("Retry-After", ""),
                 waited_s=waited_s,
+                most_s=self._timeouts.busy_s,
                 now=self._clock.now(),
             )
             if not isinstance(decision, TryAgain):

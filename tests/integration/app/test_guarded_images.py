@@ -1,5 +1,6 @@
 """What stands between the agent and the runtime's pulls."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,7 +11,13 @@ from podyard.api.runtime import ImageAuth
 from podyard.app.config import Config
 from podyard.app.guarded_images import GuardedImages
 from podyard.cri.services import CRIError
-from podyard.testing.fake_registry import FakeRegistry, TokenAuth
+from podyard.testing.fake_registry import (
+    BasicAuth,
+    FakeRegistry,
+    Kind,
+    On,
+    TokenAuth,
+)
 from support.containerd import RunningContainerd, connect, running_containerd
 from support.registry import Server, needs_registry, pusher, real_registry, small_image
 
@@ -132,3 +139,55 @@ async def test_a_foreign_realm_is_named_and_gets_nothing(
                     await images.pull_image(f"{fake.host}/team/app:1", auth=AUTH)
 
         assert thief.seen == []
+
+
+async def test_a_registry_that_fails_gets_no_credentials_until_it_names_its_realm(
+    containerd: RunningContainerd,
+) -> None:
+    async with (
+        connect(containerd) as services,
+        FakeRegistry(address="127.0.0.2") as thief,
+        FakeRegistry() as fake,
+    ):
+        images = GuardedImages(services.images, Config())
+        fake.fault(On.ANY, Kind.REALM, location=f"{thief.url}/token")
+        # Met by the check, by the runtime, and by the check once more.
+        fake.fault(On.ANY, Kind.STATUS, status=503, times=2)
+
+        with pytest.raises(CRIError, match=r"127\.0\.0\.2"):
+            await images.pull_image(f"{fake.host}/team/app:1", auth=AUTH)
+
+        assert not any(fake.credentials_seen())
+        assert not any(thief.credentials_seen())
+
+
+async def test_a_registry_that_fails_for_a_moment_holds_no_pull_up(
+    containerd: RunningContainerd,
+) -> None:
+    async with connect(containerd) as services, FakeRegistry() as fake:
+        async with pusher(Server(fake.host)) as push:
+            image = small_image("app:moment", content=b"moment")
+            pushed = await push.image("team/app", "1", image)
+        fake.auth = BasicAuth({"ada": PASSWORD})
+        fake.fault(On.MANIFEST, Kind.STATUS, status=503, times=2)
+
+        ref = await GuardedImages(services.images, Config()).pull_image(
+            pushed.name, auth=AUTH
+        )
+
+        assert ref.startswith("sha256:")
+
+
+async def test_the_check_of_the_realm_waits_for_no_busy_registry(
+    containerd: RunningContainerd,
+) -> None:
+    async with connect(containerd) as services, FakeRegistry() as fake:
+        headers = {"Retry-After": "50"}
+        fake.fault(On.ANY, Kind.STATUS, status=429, headers=headers)
+        images = GuardedImages(services.images, Config())
+
+        async with asyncio.timeout(40):
+            with pytest.raises(CRIError, match="429 Too Many Requests"):
+                await images.pull_image(f"{fake.host}/team/app:1", auth=AUTH)
+
+        assert not any(fake.credentials_seen())
