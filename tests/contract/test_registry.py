@@ -12,7 +12,11 @@ from podyard.api.runtime import ImageAuth
 from podyard.lib.clock import SystemClock
 from podyard.registry.client import RegistryClient
 from podyard.registry.decide import choose_platform
-from podyard.registry.errors import NotFoundError, UnauthorizedError
+from podyard.registry.errors import (
+    NotFoundError,
+    UnauthorizedError,
+    UnreachableError,
+)
 from podyard.registry.manifests import (
     Content,
     ImageIndex,
@@ -22,6 +26,7 @@ from podyard.registry.manifests import (
 )
 from podyard.testing.fake_registry import BasicAuth, FakeRegistry
 from support.registry import (
+    Pushed,
     Pusher,
     Server,
     needs_registry,
@@ -152,6 +157,38 @@ async def test_an_unknown_name_is_not_found_in_the_registrys_words(
 
     assert caught.value.status == 404
     assert "UNKNOWN" in caught.value.words
+
+
+@pytest.mark.parametrize("kind", BOTH)
+async def test_what_was_pushed_is_there_again_after_a_death(
+    kind: str, tmp_path: Path
+) -> None:
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(RegistryClient(clock=SystemClock()))
+        if kind == "fake":
+            fake = await stack.enter_async_context(FakeRegistry())
+            server = Server(fake.host)
+            pushed = await _push(server)
+            await fake.stop()
+            with pytest.raises(UnreachableError):
+                await client.head_manifest(parse_image_ref(pushed.name))
+            await fake.start()
+        else:
+            with real_registry(tmp_path / "r") as server:
+                pushed = await _push(server)
+            with pytest.raises(UnreachableError):
+                await client.head_manifest(parse_image_ref(pushed.name))
+            port = int(server.host.rpartition(":")[2])
+            stack.enter_context(real_registry(tmp_path / "r", port=port))
+
+        head = await client.head_manifest(parse_image_ref(pushed.name))
+
+    assert head.digest == pushed.digest
+
+
+async def _push(server: Server) -> Pushed:
+    async with pusher(server) as push:
+        return await push.image("app", "v1", small_image("app:v1"))
 
 
 async def test_without_credentials_a_private_image_is_refused(private: Site) -> None:

@@ -13,13 +13,15 @@ import json
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from types import TracebackType
 from typing import Final, Self, TypeAlias
 from urllib.parse import parse_qs
 
 from aiohttp import web
+
+from podyard.lib.values import dataclass
 
 _CHUNK_BYTES: Final = 64 * 1024
 _WEB_PAGE: Final = "<!DOCTYPE html><html><body>Please accept our terms.</body></html>"
@@ -167,6 +169,11 @@ class FakeRegistry:
         return (self.auth.realm or own) if isinstance(self.auth, TokenAuth) else own
 
     async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def start(self) -> None:
+        """Listen; after a :meth:`stop` on the same port, with all that was there."""
         app = web.Application(client_max_size=1 << 30, middlewares=[self._door])
         add = app.router.add_route
         add("*", "/token", self._token)
@@ -188,7 +195,6 @@ class FakeRegistry:
         )
         await site.start()
         self._port = int(self._runner.addresses[0][1])
-        return self
 
     async def __aexit__(
         self,
@@ -196,6 +202,10 @@ class FakeRegistry:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Die: what is under way is cut off, and nobody listens any more."""
         self._released.set()
         if self._runner is not None:
             await self._runner.cleanup()
@@ -452,17 +462,19 @@ class FakeRegistry:
             headers["Content-Range"] = f"bytes {asked.start}-{end}/{len(data)}"
         headers["Content-Length"] = str(len(part))
         answer = web.StreamResponse(status=status, headers=headers)
-        await answer.prepare(request)
         cut_off = self._body_fault(on, Kind.TRUNCATE) is not None
         whole = part[: len(part) // 2] if cut_off else part
-        for at in range(0, len(whole), _CHUNK_BYTES):
-            await answer.write(whole[at : at + _CHUNK_BYTES])
-        if cut_off:
-            assert request.transport is not None
-            # What was written leaves first; then the connection ends.
-            request.transport.close()
-            return answer
-        await answer.write_eof()
+        try:
+            await answer.prepare(request)
+            for at in range(0, len(whole), _CHUNK_BYTES):
+                await answer.write(whole[at : at + _CHUNK_BYTES])
+            if cut_off and request.transport is not None:
+                # What was written leaves first; then the connection ends.
+                request.transport.close()
+            elif not cut_off:
+                await answer.write_eof()
+        except ConnectionResetError:
+            pass  # whoever asked has gone
         return answer
 
     async def _begin_upload(self, request: web.Request) -> web.Response:
