@@ -406,12 +406,6 @@ def _network_facts(ports: Sequence[int]) -> Iterable[Fact]:
         "bridge-nf-call-iptables",
         bridged if bridged == "1" else f"{bridged or 'absent'}; masquerade instead",
     )
-    if not has_ipv6():
-        yield Fact("IPv6", "no; --ip-families IPv4,IPv6 has no effect")
-    else:
-        six = _read_text("/proc/sys/net/ipv6/conf/all/forwarding") == "1"
-        note = "forwarded" if six else "forwarded with --ip-families IPv4,IPv6"
-        yield Fact("IPv6", f"yes; {note}")
     for port in ports:
         free = port_is_free(port)
         yield _wish(
