@@ -1,9 +1,11 @@
 """Podyard and its runtime end in every way there is; Pods do not notice."""
 
 import os
+import shutil
 import signal
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from support.instance import RunningPodyard, podyard, running_podyard
 from support.manifests import SLEEP, container, pod
 
 MANY = 20
+SOURCE = Path(__file__).resolve().parents[2] / "src"
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: containers are run"),
@@ -297,6 +300,68 @@ def test_down_after_a_crash_and_up_again_brings_the_pods_back(crowd):
     assert time.monotonic() - begin < 60
     assert census(row) == frozenset()
     assert (crowd.instance.data_dir / "store.db").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(("--keep-pods",), id="pods-run-on"),
+        pytest.param(("--grace", "5s"), id="pods-stop"),
+    ],
+)
+def test_a_program_that_was_replaced_under_a_running_podyard_can_still_be_stopped(
+    tmp_path, arguments
+):
+    source = tmp_path / "source"
+    shutil.copytree(SOURCE, source, ignore=shutil.ignore_patterns("__pycache__"))
+    hook = {"preStop": {"exec": {"command": ["true"]}}}
+    name = f"replaced-{os.getpid()}"
+    with ready_from(source, RunningPodyard(name, tmp_path / "data")) as instance:
+        with closing(Api(instance.kubeconfig)) as api:
+            api.create(pod("stays"), pod("goes", container(lifecycle=hook)))
+            api.until_pod("stays", is_ready)
+            api.until_pod("goes", is_ready)
+            before = statuses(api.pod("stays"))["main"]
+
+            # What it has not loaded by now it will not find.
+            shutil.rmtree(source)
+            api.delete(pod_path("goes"))
+            until(lambda: api.is_gone(pod_path("goes")))
+            instance.cli("down", *arguments)
+            instance.up()
+            restarts = 0 if "--keep-pods" in arguments else 1
+            after = api.until_pod(
+                "stays",
+                lambda p: (
+                    is_ready(p) and statuses(p)["main"]["restartCount"] == restarts
+                ),
+            )
+
+        kept = statuses(after)["main"]["containerID"] == before["containerID"]
+        assert kept is (restarts == 0)
+        assert "ModuleNotFoundError" not in (tmp_path / "data/podyard.log").read_text()
+
+
+@contextmanager
+def ready_from(source: Path, instance: RunningPodyard) -> Iterator[RunningPodyard]:
+    """Start an instance with the program of another source tree."""
+    try:
+        podyard(
+            "up",
+            "--detach",
+            "--name",
+            instance.name,
+            "--data-dir",
+            str(instance.data_dir),
+            "--port",
+            "0",
+            "--node-port",
+            "0",
+            environment={"PYTHONPATH": str(source)},
+        )
+        yield instance
+    finally:
+        instance.cli("down", "--grace", "1s", "--purge", check=False)
 
 
 def test_with_a_given_runtime_a_kill_changes_no_pod_and_down_leaves_the_runtime(
