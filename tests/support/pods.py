@@ -300,6 +300,7 @@ class ManualProbes:
     def __init__(self) -> None:
         self.given: dict[str, ContainerVerdict] = {}
         self.seen: dict[str, tuple[ObservedPod, frozenset[str]]] = {}
+        self.started: frozenset[str] = frozenset()
         self._tell: Callable[[str], None] = lambda uid: None
 
     def add_pod(self, pod: Pod) -> None:
@@ -313,8 +314,10 @@ class ManualProbes:
         *,
         held: frozenset[str],
         terminating: bool,
+        started: frozenset[str] = frozenset(),
     ) -> None:
         self.seen[pod.uid] = (observed, held)
+        self.started = started
 
     def remove_pod(self, uid: str) -> None:
         self.seen.pop(uid, None)

@@ -3,11 +3,12 @@
 import asyncio
 import socket
 import ssl
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from aiohttp import web
 
-from podyard.lib.plain_http import FetchError, Target, fetch
+from podyard.lib.plain_http import FetchError, Target, connector, fetch
 
 
 @pytest.fixture
@@ -146,6 +147,128 @@ async def test_what_is_not_http_is_refused():
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(FetchError, match="malformed HTTP response"):
             await fetch(target(port, "/"), user_agent="u")
+
+
+@asynccontextmanager
+async def answering(*pieces, close=True, host="127.0.0.1"):
+    """Serve connections that answer with these bytes, one write after the other."""
+
+    talks = []
+
+    async def talk(reader, writer):
+        talks.append(asyncio.current_task())
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0.01)
+            if not close:
+                await reader.read()
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+    server = await asyncio.start_server(talk, host, 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+    if talks:
+        await asyncio.wait(talks)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+@pytest.mark.parametrize(
+    ("pieces", "status", "body"),
+    [
+        pytest.param([b"HTTP/1.1 200 OK\n\nhi"], 200, b"hi", id="bare-line-feeds"),
+        pytest.param(
+            [b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 No\r\n", b"\r\n"],
+            404,
+            b"",
+            id="an-announcement-first",
+        ),
+        pytest.param(
+            [b"HTTP/1.", b"0 200 OK\r\nContent-", b"Length: 2\r\n\r", b"\nok"],
+            200,
+            b"ok",
+            id="in-pieces",
+        ),
+        pytest.param([b"HTTP/1.1 503\r\n\r\n"], 503, b"", id="no-words"),
+        pytest.param(
+            [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort"],
+            200,
+            b"short",
+            id="less-than-promised",
+        ),
+    ],
+)
+async def test_answers_are_taken_as_they_come(pieces, status, body, host):
+    async with answering(*pieces) as port:
+        answer = await fetch(Target("http", host, port, "/"), user_agent="u")
+
+    assert (answer.status, answer.body) == (status, body)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(b"HTTP/1.1 204 No Content\r\n\r\n", id="no-content"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", id="length"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            id="last-chunk",
+        ),
+    ],
+)
+async def test_an_answer_is_over_though_the_connection_is_kept(answer):
+    async with answering(answer, close=False) as port, asyncio.timeout(10):
+        got = await fetch(target(port, "/"), user_agent="u")
+
+    assert (got.status // 100, got.body) == (2, b"")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "said"),
+    [
+        pytest.param([], "EOF", id="nothing"),
+        pytest.param([b"HTTP/1.1 200 OK\r\n"], "unexpected EOF", id="half-a-head"),
+        pytest.param(
+            [b"SSH-2.0-x\r\n"],
+            "net/http: HTTP/1.x transport connection broken: malformed HTTP response "
+            '"SSH-2.0-x"',
+            id="another-protocol",
+        ),
+    ],
+)
+async def test_no_answer_is_told_in_the_fields_words(pieces, said):
+    async with answering(*pieces) as port:
+        with pytest.raises(FetchError) as caught:
+            await fetch(target(port, "/"), user_agent="u")
+
+    assert str(caught.value) == f'Get "http://127.0.0.1:{port}/": {said}'
+
+
+async def test_an_endless_head_is_given_up():
+    async with answering(b"HTTP/1.1 200 OK\r\n", b"X-A: 1\r\n" * 10000) as port:
+        with pytest.raises(FetchError, match="headers exceeded"):
+            await fetch(target(port, "/"), user_agent="u")
+
+
+async def test_addresses_of_the_sixth_version_are_asked_too():
+    async with answering(b"HTTP/1.1 200 OK\r\n\r\n", host="::1") as port:
+        answer = await fetch(Target("http", "::1", port, "/"), user_agent="u")
+
+    assert (answer.status, answer.url) == (200, f"http://[::1]:{port}/")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_connection_is_made_and_left_each_time(host):
+    async with answering() as port:
+        connect = connector(host, port)
+        await connect()
+        await connect()
+    with pytest.raises(ConnectionRefusedError):
+        await connect()
 
 
 async def test_a_cancelled_fetch_leaves_no_connection(server):

@@ -26,9 +26,13 @@ class ProbeFault(Exception):  # noqa: N818 - not an error of the container
     """The prober itself could not do its work; nothing is known of the container."""
 
 
+#: One attempt; raises :class:`ProbeFault`.
+Attempt = Callable[[], Awaitable[ProbeResult]]
+
+
 @dataclass(frozen=True, slots=True)
 class ProbeContext:
-    """One attempt, as a handler sees it.
+    """The probe of one container instance, as a handler sees it.
 
     Attributes:
         container: the container.
@@ -55,9 +59,10 @@ class ProbeHandler:
     Attributes:
         field: the name in the API.
         claims: whether the handler is of this kind. Pure.
-        run: one attempt; raises :class:`ProbeFault`.
+        prepare: makes the attempts of one probe ready, once: what does not change
+            from one to the next is not computed again. Raises :class:`ProbeFault`.
     """
 
     field: str
     claims: Callable[[Handler], bool]
-    run: Callable[[ProbeContext, Handler], Awaitable[ProbeResult]]
+    prepare: Callable[[ProbeContext, Handler], Attempt]

@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import field, replace
 from datetime import datetime
+from functools import partial
 from typing import Final, Literal
 
 import structlog
@@ -17,6 +18,7 @@ from podyard.api.documents import Document
 from podyard.api.observed import ContainerState, ObservedPod
 from podyard.cri.services import RuntimeService
 from podyard.lib.clock import Clock
+from podyard.lib.ticks import Ticks
 from podyard.lib.values import dataclass
 from podyard.node.probes.decide import (
     ProbeKind,
@@ -27,6 +29,7 @@ from podyard.node.probes.decide import (
     probe_of,
 )
 from podyard.node.probes.handler import (
+    Attempt,
     ProbeContext,
     ProbeFault,
     ProbeHandler,
@@ -96,6 +99,7 @@ class ProbeManager:
         self._record = record
         self._clock = clock
         self._chance = chance
+        self._ticks = Ticks()
         self._agent_started_at = clock.now()
         self._pods: dict[str, _ProbedPod] = {}
         self._listeners: list[Callable[[str], None]] = []
@@ -150,8 +154,20 @@ class ProbeManager:
         *,
         held: frozenset[str],
         terminating: bool,
+        started: frozenset[str] = frozenset(),
     ) -> None:
-        """Take in what was just seen of the Pod; begin and end probing by it."""
+        """Take in what was just seen of the Pod; begin and end probing by it.
+
+        Args:
+            pod: the Pod.
+            observed: what the runtime shows of it.
+            pod_ips: its addresses.
+            held: ids of containers whose PostStart has not returned; not probed yet.
+            terminating: the Pod is on its way out: only readiness counts.
+            started: ids of containers that the API shows as started. One that runs
+                since before this agent has passed its startup probe then, and is not
+                asked to again.
+        """
         probed = self._pods.get(pod.uid)
         if probed is None:
             return
@@ -177,7 +193,7 @@ class ProbeManager:
                     started_at=started_at,
                     adopted=started_at < self._agent_started_at,
                 )
-                self._begin(pod.uid, instance)
+                self._begin(pod.uid, instance, has_started=status.id in started)
             if instance is not None and terminating:
                 instance.cancel(ProbeKind.STARTUP, ProbeKind.LIVENESS)
 
@@ -186,11 +202,11 @@ class ProbeManager:
     def _begin_waiting(self, uid: str) -> None:
         for instance in self._pods[uid].instances.values():
             if not instance.tasks:
-                self._begin(uid, instance)
+                self._begin(uid, instance, has_started=bool(instance.verdict.started))
 
-    def _begin(self, uid: str, instance: _Instance) -> None:
+    def _begin(self, uid: str, instance: _Instance, *, has_started: bool) -> None:
         startup = instance.container.startup_probe
-        if startup is None:
+        if startup is None or has_started:
             self._change(uid, instance, started=True)
             self._begin_after_startup(uid, instance)
             return
@@ -223,6 +239,7 @@ class ProbeManager:
     async def _probe_until_decided(
         self, uid: str, instance: _Instance, kind: ProbeKind, probe: Probe
     ) -> None:
+        attempt = self._prepare(uid, instance, kind, probe)
         jitter = self._chance.random() if instance.adopted else 0.0
         delay_s = decide_first_delay(
             probe, started_at=instance.started_at, now=self._clock.now(), jitter=jitter
@@ -230,9 +247,11 @@ class ProbeManager:
         streak = Streak()
         due_s = self._clock.monotonic_s() + delay_s
         while True:
-            await asyncio.sleep(max(0.0, due_s - self._clock.monotonic_s()))
+            wait_s = due_s - self._clock.monotonic_s()
+            if wait_s > 0:
+                await self._ticks.sleep(wait_s)
             due_s = max(due_s + probe.period_s, self._clock.monotonic_s())
-            result = await self._attempt(uid, instance, kind, probe)
+            result = await self._attempt(uid, instance, kind, attempt)
             if result is None:
                 continue
             streak = streak.then(healthy=result.healthy)
@@ -248,7 +267,8 @@ class ProbeManager:
         """Take a verdict in; return whether this probe is done with the instance."""
         match kind:
             case ProbeKind.READINESS:
-                self._change(uid, instance, ready=verdict)
+                if verdict is not instance.verdict.ready:
+                    self._change(uid, instance, ready=verdict)
                 return False
             case ProbeKind.LIVENESS:
                 if not verdict:
@@ -272,9 +292,9 @@ class ProbeManager:
 
     # --- one attempt ---
 
-    async def _attempt(
+    def _prepare(
         self, uid: str, instance: _Instance, kind: ProbeKind, probe: Probe
-    ) -> ProbeResult | None:
+    ) -> Attempt:
         context = ProbeContext(
             container=instance.container,
             container_id=instance.container_id,
@@ -283,10 +303,19 @@ class ProbeManager:
             runtime=self._runtime,
             grpc_check=self._grpc_check,
         )
+        try:
+            return self._handler(probe).prepare(context, probe.handler)
+        except ProbeFault as error:
+            log.debug("probe_unfit", pod_uid=uid, kind=str(kind), error=str(error))
+            return partial(_refuse, str(error))
+
+    async def _attempt(
+        self, uid: str, instance: _Instance, kind: ProbeKind, attempt: Attempt
+    ) -> ProbeResult | None:
         fault = ""
         for _ in range(_FAULT_TRIES):
             try:
-                result = await self._handler(probe).run(context, probe.handler)
+                result = await attempt()
             except ProbeFault as error:
                 fault = str(error)
                 continue
@@ -322,3 +351,7 @@ class ProbeManager:
             pod = probed.pod
             path = pod.field_path(instance.container.name)
             self._record(pod.document, "Warning", reason, message, path)
+
+
+async def _refuse(fault: str) -> ProbeResult:
+    raise ProbeFault(fault)

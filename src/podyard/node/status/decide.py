@@ -430,6 +430,16 @@ def container_id(seen: ContainerStatus, node: NodeView) -> str:
     return f"{node.runtime_name}://{seen.id}"
 
 
+def started_ids(status: Document) -> frozenset[str]:
+    """Return the ids of containers that run and have started, by a Pod's status."""
+    return frozenset(
+        str(shown.get("containerID") or "").partition("://")[2]
+        for key in ("initContainerStatuses", "containerStatuses")
+        for shown in status.get(key) or ()
+        if shown.get("started") and "running" in (shown.get("state") or {})
+    )
+
+
 def _started_and_ready(
     seen: ContainerStatus,
     facts: PodFacts,

@@ -196,6 +196,7 @@ class Probes(Protocol):
         *,
         held: frozenset[str],
         terminating: bool,
+        started: frozenset[str] = frozenset(),
     ) -> None:
         """Tell what was just seen of the Pod.
 
@@ -205,6 +206,8 @@ class Probes(Protocol):
             pod_ips: its addresses; empty while there are none.
             held: ids of containers whose PostStart has not returned: not probed.
             terminating: liveness and startup probes stop, readiness goes on.
+            started: ids of containers that have started by what the API shows: an
+                agent that takes them over does not ask their startup probe again.
         """
 
     def remove_pod(self, uid: str) -> None:

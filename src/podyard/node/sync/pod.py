@@ -33,6 +33,7 @@ from podyard.node.status.decide import (
     PodFailure,
     Waiting,
     decide_pod_status,
+    started_ids,
 )
 from podyard.node.sync.act import PodActionError
 from podyard.node.sync.build import hook_of, stop_grace_s
@@ -354,18 +355,20 @@ class PodSync:
         """Have the API and the probes know what was seen."""
         pod, tools, notes = self.pod, self._tools, self._notes
         held = frozenset(notes.held)
+        previous = tools.status.previous(pod)
         tools.probes.look(
             pod,
             observed,
             tools.ips_of(pod, observed),
             held=held,
             terminating=self.stage is not Stage.SYNC,
+            started=started_ids(previous),
         )
         needs_new, _, _ = needs_new_sandbox(pod, observed)
         facts = PodFacts(
             pod=pod,
             observed=observed,
-            previous=tools.status.previous(pod),
+            previous=previous,
             verdicts=tools.probes.verdicts(pod.uid),
             waiting=notes.waiting,
             held=held,

@@ -1,10 +1,9 @@
 """``tcpSocket``: succeeds on connect, as documented; the kubelet knows no such hook."""
 
-import asyncio
 from typing import Final
 
 from podyard.api.core_v1 import Handler
-from podyard.lib.plain_http import Target, describe_dial
+from podyard.lib.plain_http import Target, connector, describe_dial
 from podyard.node.hooks.handler import HookContext, HookHandler
 from podyard.node.hooks.parts import HookError
 
@@ -19,11 +18,10 @@ async def _run(context: HookContext, handler: Handler) -> None:
     if not host or port is None:
         raise HookError(f'no address or no port "{action.port}" to connect to')
     try:
-        _, writer = await asyncio.open_connection(host, port)
+        await connector(host, port)()
     except OSError as error:
         text = describe_dial(Target("tcp", host, port, ""), error)
         raise HookError(text) from error
-    writer.transport.abort()
 
 
 PART: Final = HookHandler(

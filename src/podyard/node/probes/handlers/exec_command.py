@@ -6,6 +6,7 @@ from podyard.api.core_v1 import Handler
 from podyard.cri.services import CRIError
 from podyard.node.probes.build import build_command, build_output
 from podyard.node.probes.handler import (
+    Attempt,
     ProbeContext,
     ProbeFault,
     ProbeHandler,
@@ -13,8 +14,12 @@ from podyard.node.probes.handler import (
 )
 
 
-async def _run(context: ProbeContext, handler: Handler) -> ProbeResult:
+def _prepare(context: ProbeContext, handler: Handler) -> Attempt:
     command = build_command(handler.exec_command or (), context.container)
+    return lambda: _run(context, command)
+
+
+async def _run(context: ProbeContext, command: tuple[str, ...]) -> ProbeResult:
     timeout_s = context.probe.timeout_s
     try:
         result = await context.runtime.exec_sync(
@@ -33,5 +38,7 @@ async def _run(context: ProbeContext, handler: Handler) -> ProbeResult:
 
 
 PART: Final = ProbeHandler(
-    field="exec", claims=lambda handler: handler.exec_command is not None, run=_run
+    field="exec",
+    claims=lambda handler: handler.exec_command is not None,
+    prepare=_prepare,
 )

@@ -3,18 +3,28 @@
 from typing import Final
 
 from podyard.api.core_v1 import Handler
-from podyard.node.probes.handler import ProbeContext, ProbeHandler, ProbeResult
+from podyard.node.probes.handler import (
+    Attempt,
+    ProbeContext,
+    ProbeHandler,
+    ProbeResult,
+)
 
 
-async def _run(context: ProbeContext, handler: Handler) -> ProbeResult:
+def _prepare(context: ProbeContext, handler: Handler) -> Attempt:
     action = handler.grpc
     assert action is not None
-    fault = await context.grpc_check(
-        context.pod_ip, action.port, action.service, float(context.probe.timeout_s)
-    )
-    return ProbeResult(healthy=fault is None, output=fault or "")
+    host, timeout_s = context.pod_ip, float(context.probe.timeout_s)
+
+    async def attempt() -> ProbeResult:
+        fault = await context.grpc_check(host, action.port, action.service, timeout_s)
+        return ProbeResult(healthy=fault is None, output=fault or "")
+
+    return attempt
 
 
 PART: Final = ProbeHandler(
-    field="grpc", claims=lambda handler: handler.grpc is not None, run=_run
+    field="grpc",
+    claims=lambda handler: handler.grpc is not None,
+    prepare=_prepare,
 )

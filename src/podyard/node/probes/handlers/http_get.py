@@ -4,9 +4,10 @@ import asyncio
 from typing import Final
 
 from podyard.api.core_v1 import Handler
-from podyard.lib.plain_http import FetchError, Target, fetch
+from podyard.lib.plain_http import Fetcher, FetchError, Target
 from podyard.node.probes.build import build_output
 from podyard.node.probes.handler import (
+    Attempt,
     ProbeContext,
     ProbeFault,
     ProbeHandler,
@@ -14,9 +15,10 @@ from podyard.node.probes.handler import (
 )
 
 _USER_AGENT: Final = "kube-probe/1.36"
+_HEALTHY: Final = ProbeResult(healthy=True)
 
 
-async def _run(context: ProbeContext, handler: Handler) -> ProbeResult:
+def _prepare(context: ProbeContext, handler: Handler) -> Attempt:
     action = handler.http_get
     assert action is not None
     port = context.container.port_number(action.port)
@@ -27,13 +29,18 @@ async def _run(context: ProbeContext, handler: Handler) -> ProbeResult:
         )
     path = action.path if action.path.startswith("/") else f"/{action.path}"
     target = Target(action.scheme.lower(), action.host or context.pod_ip, port, path)
+    fetcher = Fetcher(target, headers=action.headers, user_agent=_USER_AGENT)
+    return lambda: _run(fetcher, context.probe.timeout_s)
+
+
+async def _run(fetcher: Fetcher, timeout_s: float) -> ProbeResult:
     try:
-        async with asyncio.timeout(context.probe.timeout_s):
-            answer = await fetch(target, headers=action.headers, user_agent=_USER_AGENT)
+        async with asyncio.timeout(timeout_s):
+            answer = await fetcher.fetch()
     except TimeoutError:
         return ProbeResult(
             healthy=False,
-            output=f'Get "{target.url}": context deadline exceeded '
+            output=f'Get "{fetcher.target.url}": context deadline exceeded '
             "(Client.Timeout exceeded while awaiting headers)",
         )
     except FetchError as error:
@@ -49,9 +56,11 @@ async def _run(context: ProbeContext, handler: Handler) -> ProbeResult:
             output=f"Probe terminated redirects, Response body: {body}",
             warning=True,
         )
-    return ProbeResult(healthy=True)
+    return _HEALTHY
 
 
 PART: Final = ProbeHandler(
-    field="httpGet", claims=lambda handler: handler.http_get is not None, run=_run
+    field="httpGet",
+    claims=lambda handler: handler.http_get is not None,
+    prepare=_prepare,
 )

@@ -4,16 +4,19 @@ import asyncio
 from typing import Final
 
 from podyard.api.core_v1 import Handler
-from podyard.lib.plain_http import Target, connect_and_leave, describe_dial
+from podyard.lib.plain_http import Target, connector, describe_dial
 from podyard.node.probes.handler import (
+    Attempt,
     ProbeContext,
     ProbeFault,
     ProbeHandler,
     ProbeResult,
 )
 
+_HEALTHY: Final = ProbeResult(healthy=True)
 
-async def _run(context: ProbeContext, handler: Handler) -> ProbeResult:
+
+def _prepare(context: ProbeContext, handler: Handler) -> Attempt:
     action = handler.tcp_socket
     assert action is not None
     port = context.container.port_number(action.port)
@@ -23,18 +26,25 @@ async def _run(context: ProbeContext, handler: Handler) -> ProbeResult:
             "has no port of that name"
         )
     target = Target("tcp", action.host or context.pod_ip, port, "")
-    try:
-        async with asyncio.timeout(context.probe.timeout_s):
-            await connect_and_leave(target.host, target.port)
-    except TimeoutError:
-        return ProbeResult(
-            healthy=False, output=f"dial tcp {target.address}: i/o timeout"
-        )
-    except OSError as error:
-        return ProbeResult(healthy=False, output=describe_dial(target, error))
-    return ProbeResult(healthy=True)
+    connect = connector(target.host, target.port)
+
+    async def attempt() -> ProbeResult:
+        try:
+            async with asyncio.timeout(context.probe.timeout_s):
+                await connect()
+        except TimeoutError:
+            return ProbeResult(
+                healthy=False, output=f"dial tcp {target.address}: i/o timeout"
+            )
+        except OSError as error:
+            return ProbeResult(healthy=False, output=describe_dial(target, error))
+        return _HEALTHY
+
+    return attempt
 
 
 PART: Final = ProbeHandler(
-    field="tcpSocket", claims=lambda handler: handler.tcp_socket is not None, run=_run
+    field="tcpSocket",
+    claims=lambda handler: handler.tcp_socket is not None,
+    prepare=_prepare,
 )
