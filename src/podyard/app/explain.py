@@ -9,6 +9,7 @@ import podyard.scheduler.plugins
 from podyard.api.documents import Document
 from podyard.api.errors import ApiError
 from podyard.api.scheme import (
+    NAMESPACE,
     NODE,
     PERSISTENT_VOLUME,
     PERSISTENT_VOLUME_CLAIM,
@@ -77,9 +78,19 @@ async def schedule_of(config: Config, namespace: str, name: str) -> Document:
         if class_name:
             runtime_class = await _get_class(client, class_name)
         storage = await _get_storage(client, pod) if claims_of(pod) else None
+        namespaces = (await client.list(NAMESPACE))["items"]
     plugins = load_parts(podyard.scheduler.plugins, SchedulerPlugin)
     return explain_schedule(
-        pod, nodes, pods, plugins, runtime_class=runtime_class, storage=storage
+        pod,
+        nodes,
+        pods,
+        plugins,
+        runtime_class=runtime_class,
+        storage=storage,
+        labels_of={
+            one["metadata"]["name"]: one["metadata"].get("labels") or {}
+            for one in namespaces
+        },
     )
 
 

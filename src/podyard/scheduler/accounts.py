@@ -5,12 +5,22 @@ the same room twice; what the API says of it later replaces the assumption.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from podyard.api.documents import Document
 from podyard.api.predicates import NodeUsage, usage_of
 from podyard.api.priority import pod_priority
 from podyard.api.quantity import ZERO, QuantityError
 from podyard.api.resources import ResourceList
+from podyard.scheduler.neighbours import (
+    NO_TERMS,
+    NamespaceLabels,
+    Neighbours,
+    PodTerms,
+    look_around,
+    minds_others,
+    terms_of,
+)
 from podyard.scheduler.parts import NodeInfo
 from podyard.scheduler.preemption.decide import PlacedPod
 
@@ -26,6 +36,7 @@ class NodeAccounts:
         self._nominated: dict[str, tuple[str, PlacedPod]] = {}
         self._where: dict[str, str] = {}
         self._totals: dict[str, NodeUsage] = {}
+        self._terms: dict[str, PodTerms] = {}
 
     def set_node(self, node: Document) -> None:
         """Take a new or changed Node."""
@@ -48,6 +59,9 @@ class NodeAccounts:
         elif uid in self._where:
             self.remove(uid)
         self._where[uid] = node_name
+        terms = terms_of(pod)
+        if terms:
+            self._terms[uid] = terms
         self._pods.setdefault(node_name, {})[uid] = PlacedPod(pod, usage)
         total = self._totals.get(node_name)
         if total is not None:
@@ -63,6 +77,7 @@ class NodeAccounts:
         if node_name is None:
             return False
         del self._pods[node_name][uid]
+        self._terms.pop(uid, None)
         self._totals.pop(node_name, None)
         return True
 
@@ -98,28 +113,80 @@ class NodeAccounts:
             if where == node_name and pod_priority(kept.pod) < priority
         )
 
-    def infos(self, pod: Document | None = None) -> tuple[NodeInfo, ...]:
+    def infos(
+        self,
+        pod: Document | None = None,
+        labels_of: NamespaceLabels | None = None,
+    ) -> tuple[NodeInfo, ...]:
         """Return every node with what is taken on it.
 
         Args:
             pod: whose turn it is; room kept for others at least as important as it
                 counts as taken.
+            labels_of: the labels of the Namespaces.
         """
         infos = tuple(self._infos())
-        if pod is None or not self._nominated:
+        if pod is None:
             return infos
-        return tuple(self._with_nominated(info, pod) for info in infos)
-
-    def _with_nominated(self, info: NodeInfo, pod: Document) -> NodeInfo:
-        priority, uid = pod_priority(pod), str(pod["metadata"]["uid"])
-        kept = tuple(
-            item.usage
-            for other, (where, item) in self._nominated.items()
-            if where == info.name
-            and other != uid
-            and pod_priority(item.pod) >= priority
+        kept = self._kept(pod)
+        around = self._neighbours(pod, kept, labels_of or {})
+        if not kept and around is None:
+            return infos
+        return tuple(
+            replace(
+                info,
+                usage=_sum(
+                    (
+                        info.usage,
+                        *(item.usage for where, item in kept if where == info.name),
+                    )
+                ),
+                neighbours=around,
+            )
+            for info in infos
         )
-        return NodeInfo(info.node, _sum((info.usage, *kept))) if kept else info
+
+    def _kept(self, pod: Document) -> tuple[tuple[str, PlacedPod], ...]:
+        """Return the Pods that room is kept for while it is a Pod's turn."""
+        if not self._nominated:
+            return ()
+        priority, uid = pod_priority(pod), str(pod["metadata"]["uid"])
+        return tuple(
+            (where, item)
+            for other, (where, item) in self._nominated.items()
+            if other != uid and pod_priority(item.pod) >= priority
+        )
+
+    def _neighbours(
+        self,
+        pod: Document,
+        kept: tuple[tuple[str, PlacedPod], ...],
+        labels_of: NamespaceLabels,
+    ) -> Neighbours | None:
+        """Return the neighbours of a Pod; ``None`` where nobody minds another."""
+        mine = minds_others(pod)
+        kept = tuple((w, one) for w, one in kept if mine or minds_others(one.pod))
+        if not mine and not self._terms and not kept:
+            return None
+        uids = self._where if mine else self._terms
+        around = look_around(
+            pod,
+            tuple(self._nodes.values()),
+            (
+                (
+                    self._pods[self._where[uid]][uid].pod,
+                    self._nodes[self._where[uid]],
+                    self._terms.get(uid, NO_TERMS),
+                )
+                for uid in uids
+                if self._where[uid] in self._nodes
+            ),
+            labels_of,
+        )
+        for where, one in kept:
+            if where in self._nodes:
+                around = around.with_pods([one.pod], self._nodes[where], are_sure=False)
+        return around
 
     def _infos(self) -> Iterator[NodeInfo]:
         for name, node in self._nodes.items():

@@ -6,7 +6,8 @@ Source: kubernetes ``pkg/scheduler/schedule_one.go`` and
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Final, TypeAlias
+from math import isfinite
+from typing import Final, TypeAlias, assert_never
 
 from podyard.api.documents import Document
 from podyard.lib.values import dataclass
@@ -123,14 +124,39 @@ def _scores(
 
 
 def _normalize(raw: Sequence[float], scale: Scale) -> list[float]:
-    """Stretch scores to 0..100 by the highest among them."""
-    if scale is Scale.KEEP:
-        return list(raw)
+    """Stretch scores to 0..100."""
+    match scale:
+        case Scale.KEEP:
+            return list(raw)
+        case Scale.HIGHER_IS_BETTER:
+            return _by_highest(raw)
+        case Scale.LOWER_IS_BETTER:
+            return [_BEST - score for score in _by_highest(raw)]
+        case Scale.FROM_LOWEST:
+            lowest, span = min(raw), max(raw) - min(raw)
+            return [(score - lowest) * _BEST / span if span else 0.0 for score in raw]
+        case Scale.EVEN:
+            return _evenly(raw)
+        case unknown:
+            assert_never(unknown)
+
+
+def _by_highest(raw: Sequence[float]) -> list[float]:
     highest = max(raw)
-    stretched = [score * _BEST / highest if highest else 0.0 for score in raw]
-    if scale is Scale.LOWER_IS_BETTER:
-        return [_BEST - score for score in stretched]
-    return stretched
+    return [score * _BEST / highest if highest else 0.0 for score in raw]
+
+
+def _evenly(raw: Sequence[float]) -> list[float]:
+    counted = [score for score in raw if isfinite(score)]
+    lowest, highest = min(counted, default=0.0), max(counted, default=0.0)
+    return [
+        0.0
+        if not isfinite(score)
+        else _BEST * (highest + lowest - score) / highest
+        if highest
+        else _BEST
+        for score in raw
+    ]
 
 
 def _failure(unfit: Sequence[Unfit]) -> str:

@@ -28,6 +28,12 @@ from podyard.api.resources import (
 from podyard.api.storage import PodStorage
 from podyard.lib.values import dataclass
 from podyard.scheduler.decide import Placement, Unschedulable, decide_placement
+from podyard.scheduler.neighbours import (
+    NamespaceLabels,
+    Neighbours,
+    look_around,
+    terms_of,
+)
 from podyard.scheduler.parts import NodeInfo, SchedulerPlugin
 
 _APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
@@ -37,6 +43,7 @@ _DEFAULTED: Final = frozenset(
     {"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"}
 )
 _MIB: Final = 1024 * 1024
+_TERMINAL: Final = frozenset({"Succeeded", "Failed"})
 _HARD: Final = frozenset({"NoSchedule", "NoExecute"})
 
 
@@ -72,6 +79,7 @@ def explain_schedule(
     *,
     runtime_class: Document | None,
     storage: PodStorage | None = None,
+    labels_of: NamespaceLabels | None = None,
 ) -> Document:
     """Return why a Pod runs where it does, or nowhere.
 
@@ -82,6 +90,7 @@ def explain_schedule(
         plugins: the scheduler's.
         runtime_class: the class the Pod names, ``None`` where it does not exist.
         storage: its claims, ``None`` where it has none.
+        labels_of: the labels of the Namespaces.
 
     Raises:
         QuantityError: an amount is no quantity.
@@ -93,7 +102,9 @@ def explain_schedule(
         _applied_spec(pod),
     )
     others = [one for one in pods if one["metadata"]["uid"] != metadata["uid"]]
-    infos = [NodeInfo(node, _usage(node, others), storage) for node in nodes]
+    nodes = list(nodes)
+    around = _neighbours(pod, nodes, others, labels_of or {})
+    infos = [NodeInfo(node, _usage(node, others), storage, around) for node in nodes]
     free = _unbound(pod, sources.applied)
     verdict = decide_placement(free, infos, plugins)
     return {
@@ -130,6 +141,22 @@ def _usage(node: Document, pods: Iterable[Document]) -> NodeUsage:
     return usage_of(
         pod for pod in pods if (pod.get("spec") or {}).get("nodeName") == name
     )
+
+
+def _neighbours(
+    pod: Document,
+    nodes: Sequence[Document],
+    others: Iterable[Document],
+    labels_of: NamespaceLabels,
+) -> Neighbours:
+    by_name = {node["metadata"]["name"]: node for node in nodes}
+    placed = [
+        (other, by_name[name], terms_of(other))
+        for other in others
+        if (name := (other.get("spec") or {}).get("nodeName")) in by_name
+        and (other.get("status") or {}).get("phase") not in _TERMINAL
+    ]
+    return look_around(pod, nodes, placed, labels_of)
 
 
 def _unbound(pod: Document, applied: Document | None) -> Document:
@@ -197,10 +224,47 @@ def _constraints(spec: Document, sources: _Sources) -> Iterator[Document]:
     for wish in affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or ():
         text = f"{_term(wish.get('preference') or {})} (weight {wish.get('weight')})"
         yield _constraint("preferred node affinity", text, _POD)
+    yield from _about_others(spec)
     if (sources.applied or {}).get("nodeName"):
         yield _constraint("nodeName", str(spec.get("nodeName")), _POD)
     for port in sorted(host_ports({"spec": spec}), key=lambda port: port.port):
         yield _constraint("host port", f"{port.ip}:{port.port}/{port.protocol}", _POD)
+
+
+def _about_others(spec: Document) -> Iterator[Document]:
+    """Yield what the Pod asks of where other Pods run."""
+    affinity = spec.get("affinity") or {}
+    for field, kind in (
+        ("podAffinity", "affinity"),
+        ("podAntiAffinity", "anti-affinity"),
+    ):
+        terms = affinity.get(field) or {}
+        for term in terms.get("requiredDuringSchedulingIgnoredDuringExecution") or ():
+            yield _constraint(f"required Pod {kind}", _pods_of(term), _POD)
+        for wish in terms.get("preferredDuringSchedulingIgnoredDuringExecution") or ():
+            text = _pods_of(wish.get("podAffinityTerm") or {})
+            text += f" (weight {wish.get('weight')})"
+            yield _constraint(f"preferred Pod {kind}", text, _POD)
+    for spread in spec.get("topologySpreadConstraints") or ():
+        text = (
+            f"{_pods_of(spread)}, skew at most {spread.get('maxSkew')}, "
+            f"{spread.get('whenUnsatisfiable')}"
+        )
+        yield _constraint("topology spread", text, _POD)
+
+
+def _pods_of(term: Document) -> str:
+    """Return which Pods a term means, and in what they are together."""
+    selector = term.get("labelSelector") or {}
+    wanted = [
+        f"{k}={v}" for k, v in sorted((selector.get("matchLabels") or {}).items())
+    ]
+    if selector.get("matchExpressions"):
+        wanted.append(_term(selector))
+    named = ", ".join(wanted) or ("(all)" if "labelSelector" in term else "(none)")
+    where = ", ".join(term.get("namespaces") or ())
+    text = f"Pods {named} in {where}" if where else f"Pods {named}"
+    return f"{text} by {term.get('topologyKey')}"
 
 
 def _constraint(kind: str, text: str, source: str) -> Document:
@@ -324,6 +388,45 @@ def _resources(pod: Document, info: NodeInfo) -> Iterator[str]:
         yield f"too little {name}: {asked} asked, {left} of {room} free"
 
 
+def _spread(_pod: Document, info: NodeInfo) -> Iterator[str]:
+    around = info.neighbours
+    assert around is not None
+    labels = info.node["metadata"].get("labels") or {}
+    for index, spread in enumerate(around.spreads):
+        if not spread.is_hard:
+            continue
+        key, value = spread.topology_key, labels.get(spread.topology_key)
+        if value is None:
+            yield f"it has no label {key}, which the topology spread goes by"
+            continue
+        lead = around.lead(index, value)
+        if lead > spread.max_skew:
+            yield (
+                f"{key}={value} would lead the emptiest by {lead} Pods "
+                f"({spread.max_skew} allowed)"
+            )
+
+
+def _others(_pod: Document, info: NodeInfo) -> Iterator[str]:
+    around = info.neighbours
+    assert around is not None
+    labels = info.node["metadata"].get("labels") or {}
+    is_first = around.is_first_of_its_kind()
+    for term in around.terms.affinity:
+        key, value = term.topology_key, labels.get(term.topology_key)
+        if value is None:
+            yield f"it has no label {key}, which the Pod's affinity goes by"
+        elif not around.wanted[key, value] and not is_first:
+            yield f"no Pod that the Pod's affinity wants is in {key}={value}"
+    for term in around.terms.anti_affinity:
+        key, value = term.topology_key, labels.get(term.topology_key, "")
+        if around.avoided[key, value]:
+            yield f"a Pod that the Pod's anti-affinity names is in {key}={value}"
+    for key, value in sorted(labels.items()):
+        if around.avoiding[key, value]:
+            yield f"a Pod in {key}={value} keeps it away by its own anti-affinity"
+
+
 def _amount(name: str, amount: int) -> str:
     if name == CPU:
         return f"{amount}m"
@@ -338,4 +441,6 @@ _DETAILS: Final = {
     "NodeAffinity": _affinity,
     "NodePorts": _ports,
     "NodeResourcesFit": _resources,
+    "PodTopologySpread": _spread,
+    "InterPodAffinity": _others,
 }

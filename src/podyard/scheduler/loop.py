@@ -16,7 +16,7 @@ import structlog
 from podyard.api.documents import Document
 from podyard.api.errors import ApiError
 from podyard.api.quantity import QuantityError
-from podyard.api.scheme import NODE, POD, POD_DISRUPTION_BUDGET
+from podyard.api.scheme import NAMESPACE, NODE, POD, POD_DISRUPTION_BUDGET
 from podyard.client.event_correlation import EventSubject
 from podyard.client.events import subject_of
 from podyard.client.informer import Informer
@@ -38,6 +38,7 @@ from podyard.scheduler.decide import (
     Verdict,
     decide_placement,
 )
+from podyard.scheduler.neighbours import minds_others
 from podyard.scheduler.parts import NodeInfo, SchedulerPlugin
 from podyard.scheduler.preemption.decide import (
     NoPreemption,
@@ -105,6 +106,8 @@ class Scheduler:
         self._group: asyncio.TaskGroup | None = None
         self.pods = Informer(client, POD, on_change=self._on_pod)
         self.nodes = Informer(client, NODE, on_change=self._on_node)
+        self._namespaces = Informer(client, NAMESPACE, on_change=self._on_namespace)
+        self._labels_of: dict[str, dict[str, str]] = {}
         self._claims = Claims(client, self.pods, self._changed, self._accounts.node_of)
         self.budgets = Informer(
             client, POD_DISRUPTION_BUDGET, on_change=lambda _old, _new: None
@@ -119,6 +122,7 @@ class Scheduler:
             group.create_task(self.nodes.run(), name="scheduler nodes")
             group.create_task(self.pods.run(), name="scheduler pods")
             group.create_task(self.budgets.run(), name="scheduler budgets")
+            group.create_task(self._namespaces.run(), name="scheduler namespaces")
             for informer in self._claims.informers:
                 group.create_task(informer.run(), name=f"scheduler {informer!r}")
             for informer in self._claims.informers:
@@ -126,6 +130,7 @@ class Scheduler:
             await self.nodes.wait_synced()
             await self.pods.wait_synced()
             await self.budgets.wait_synced()
+            await self._namespaces.wait_synced()
             self._ready = True
             self._retry_waiting()
             group.create_task(self._watch_changes(), name="scheduler retries")
@@ -158,6 +163,18 @@ class Scheduler:
         if old is None or _concern(old) != _concern(new):
             self._changed.set()
 
+    def _on_namespace(self, old: Document | None, new: Document | None) -> None:
+        """Take a Namespace's labels; terms of affinity select Namespaces by them."""
+        name = str((new or old or {})["metadata"]["name"])
+        before = self._labels_of.pop(name, None)
+        if new is not None:
+            self._labels_of[name] = dict(new["metadata"].get("labels") or {})
+        if before != self._labels_of.get(name) and self._somebody_minds_others():
+            self._changed.set()
+
+    def _somebody_minds_others(self) -> bool:
+        return any(minds_others(pod) for pod in self._waiting.values())
+
     def _on_pod(self, old: Document | None, new: Document | None) -> None:
         if self._binding:
             self._claims.hear_of_pod()
@@ -172,6 +189,9 @@ class Scheduler:
         elif node_name:
             self._drop(uid)
             self._accounts.place(new, node_name)
+            is_news = old is None or _near(old) != _near(new)
+            if is_news and self._somebody_minds_others():
+                self._changed.set()
         elif self._is_mine(new):
             self._take(uid, new, is_new=old is None or _asks(old) != _asks(new))
         else:
@@ -230,7 +250,7 @@ class Scheduler:
                 self._report(pod, reason="SchedulingGated", message=GATED)
             )
             return
-        infos = self._accounts.infos(pod)
+        infos = self._accounts.infos(pod, self._labels_of)
         storage = self._claims.of(pod)
         if storage is not None:
             infos = tuple(replace(info, storage=storage) for info in infos)
@@ -461,6 +481,16 @@ def _concern(node: Document) -> tuple[object, ...]:
 def _asks(pod: Document) -> tuple[object, object]:
     """Return what of a Pod the decision depends on."""
     return pod.get("spec"), pod["metadata"].get("labels")
+
+
+def _near(pod: Document) -> tuple[object, ...]:
+    """Return what of a Pod that runs matters to those that mind others."""
+    metadata = pod["metadata"]
+    return (
+        (pod.get("spec") or {}).get("nodeName"),
+        metadata.get("labels"),
+        metadata.get("deletionTimestamp") is None,
+    )
 
 
 def _urgency(item: tuple[str, Document]) -> tuple[int, str, str]:

@@ -12,6 +12,7 @@ from podyard.api.documents import Document
 from podyard.api.predicates import NodeUsage
 from podyard.api.storage import PodStorage
 from podyard.lib.values import dataclass
+from podyard.scheduler.neighbours import Neighbours
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +24,14 @@ class NodeInfo:
         usage: what the Pods on it take, those on their way to it included.
         storage: the claims of the Pod that is asked about; ``None`` where it has
             none, or nobody looked.
+        neighbours: what other Pods, of all nodes, mean to it; ``None`` where neither
+            it nor they care.
     """
 
     node: Document
     usage: NodeUsage = field(default_factory=NodeUsage)
     storage: PodStorage | None = None
+    neighbours: Neighbours | None = None
 
     @property
     def name(self) -> str:
@@ -57,6 +61,11 @@ class Scale(StrEnum):
     KEEP = "keep"
     HIGHER_IS_BETTER = "higher"
     LOWER_IS_BETTER = "lower"
+    #: The lowest becomes 0, the highest 100.
+    FROM_LOWEST = "from-lowest"
+    #: The lowest becomes 100, and the others as much less as they are above it;
+    #: infinite ones, which do not count, become 0.
+    EVEN = "even"
 
 
 #: Says why a Pod cannot go to a node, or ``None`` where it can.

@@ -4,11 +4,12 @@ import asyncio
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from podyard.api.documents import Document
-from podyard.api.scheme import NODE, POD, SERVICE_ACCOUNT
+from podyard.api.scheme import NAMESPACE, NODE, POD, SERVICE_ACCOUNT
 from podyard.client.events import EventRecorder
 from podyard.client.http import HttpApiClient
 from podyard.lib.clock import SystemClock
@@ -275,3 +276,55 @@ async def test_a_more_important_pod_takes_the_room_of_a_lesser_one(
 
         assert await until(lambda: _node_of(running, "high")) == "n1"
         assert await _node_of(running, "other") == ""
+
+
+async def test_pods_find_each_other_and_keep_apart(tmp_path: Path) -> None:
+    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    alike = {
+        "topologyKey": "kubernetes.io/hostname",
+        "labelSelector": {"matchLabels": {"app": "web"}},
+        "namespaceSelector": {"matchLabels": {"shares": "nodes"}},
+    }
+
+    def labelled(name: str, app: str, **spec: Any) -> Document:
+        document = pod(name, **spec)
+        document["metadata"]["labels"] = {"app": app}
+        return document
+
+    async with cluster(tmp_path) as running:
+        for name in ("n1", "n2"):
+            await running.apply(node(name))
+        await _ready(running)
+        # Nobody is there to be near to; the condition says so.
+        companion = labelled(
+            "companion", "db", affinity={"podAffinity": {required: [alike]}}
+        )
+        await running.apply(companion)
+        condition = await until(lambda: _condition(running, "companion"))
+        assert condition["message"] == (
+            "0/2 nodes are available: 2 node(s) didn't match pod affinity rules. "
+            "preemption: 0/2 nodes are available: 2 Preemption is not helpful for "
+            "scheduling."
+        )
+
+        # One comes, of a namespace that the term does not select; then it does.
+        await running.apply(labelled("web", "web", nodeName="n2"))
+        await running.admin.patch(
+            NAMESPACE, "default", {"metadata": {"labels": {"shares": "nodes"}}}
+        )
+        assert await until(lambda: _node_of(running, "companion"), within_s=30) == "n2"
+
+        # Those that keep apart take one node each, and the third has none.
+        apart = {"podAntiAffinity": {required: [alike]}}
+        await running.apply(labelled("web-2", "web", affinity=apart))
+        assert await until(lambda: _node_of(running, "web-2"), within_s=30) == "n1"
+        await running.apply(labelled("web-3", "web", affinity=apart))
+        condition = await until(lambda: _condition(running, "web-3"))
+        assert condition["message"].startswith(
+            "0/2 nodes are available: 2 node(s) didn't match pod anti-affinity rules. "
+            "preemption: 0/2 nodes are available: 2 No preemption victims found"
+        )
+
+        # When one of them goes, the third is next.
+        await running.admin.delete(POD, "web", "default", grace_period_s=0)
+        assert await until(lambda: _node_of(running, "web-3"), within_s=30) == "n2"

@@ -56,6 +56,8 @@ def test_the_plugins_are_these() -> None:
         (40, "NodeAffinity"),
         (50, "NodePorts"),
         (60, "NodeResourcesFit"),
+        (70, "PodTopologySpread"),
+        (80, "InterPodAffinity"),
     ]
 
 

@@ -198,3 +198,72 @@ def test_a_pod_without_a_class_has_only_its_own_constraints():
     assert told["nodes"][0]["lacks"] == [
         "no term of the required node affinity fits its labels"
     ]
+
+
+def neighbour(name, where, labels=None, **spec):
+    return make(
+        "Pod",
+        name,
+        "web",
+        metadata={"labels": labels or {}},
+        spec={"nodeName": where, **spec},
+    )
+
+
+def test_what_a_pod_asks_of_others_is_told_with_what_each_node_lacks_of_it():
+    web = {"labelSelector": {"matchLabels": {"app": "web"}}, "topologyKey": "runtime"}
+    db = {
+        "labelSelector": {
+            "matchExpressions": [{"key": "app", "operator": "In", "values": ["db"]}]
+        },
+        "namespaces": ["data"],
+        "topologyKey": "disk",
+    }
+    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    preferred = "preferredDuringSchedulingIgnoredDuringExecution"
+    spread = {"maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule", **web}
+    asked = pod(
+        tolerations=[{"operator": "Exists"}],
+        affinity={
+            "podAffinity": {
+                required: [web],
+                preferred: [{"weight": 3, "podAffinityTerm": db}],
+            },
+            "podAntiAffinity": {required: [{**web, "topologyKey": "disk"}]},
+        },
+        topologySpreadConstraints=[{**spread, "topologyKey": "disk"}],
+    )
+    asked["metadata"] |= {"namespace": "web", "labels": {"app": "web"}}
+    others = [
+        neighbour("w", "tainted", {"app": "web"}),
+        neighbour(
+            "x",
+            "fits",
+            affinity={"podAntiAffinity": {required: [{**web, "topologyKey": "disk"}]}},
+        ),
+    ]
+
+    told = explain(asked, others, runtime_class=None)
+
+    assert [
+        (one["kind"], one["text"])
+        for one in told["constraints"]
+        if one["kind"] != "toleration"
+    ] == [
+        ("required Pod affinity", "Pods app=web by runtime"),
+        ("preferred Pod affinity", "Pods app In db in data by disk (weight 3)"),
+        ("required Pod anti-affinity", "Pods app=web by disk"),
+        ("topology spread", "Pods app=web by disk, skew at most 1, DoNotSchedule"),
+    ]
+    assert {one["name"]: one["lacks"] for one in told["nodes"]} == {
+        "bare": [
+            "it has no label disk, which the topology spread goes by",
+            "it has no label runtime, which the Pod's affinity goes by",
+        ],
+        "cordoned": ["a Pod in disk=ssd keeps it away by its own anti-affinity"],
+        "fits": ["a Pod in disk=ssd keeps it away by its own anti-affinity"],
+        "tainted": [
+            "disk=hdd would lead the emptiest by 2 Pods (1 allowed)",
+            "a Pod that the Pod's anti-affinity names is in disk=hdd",
+        ],
+    }

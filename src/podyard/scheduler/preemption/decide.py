@@ -169,8 +169,8 @@ def _victims_on(
     if not lower:
         return Unfit((_NO_VICTIMS,))
     # Nominated Pods are in the node's usage beside those on it: keep what they take.
-    usage = _without(info.usage, (item.usage for item in lower))
-    objection = first_objection(pod, replace(info, usage=usage), filters)
+    freed = _without_pods(info, lower)
+    objection = first_objection(pod, freed, filters)
     if objection is not None:
         return objection
     lower.sort(key=_importance)
@@ -178,9 +178,9 @@ def _victims_on(
     victims: list[PlacedPod] = []
     violations = 0
     for item, violates in [(i, True) for i in violating] + [(i, False) for i in others]:
-        back = _with(usage, item.usage)
-        if first_objection(pod, replace(info, usage=back), filters) is None:
-            usage = back
+        back = _with_pod(freed, item)
+        if first_objection(pod, back, filters) is None:
+            freed = back
             continue
         victims.append(item)
         violations += violates
@@ -242,6 +242,25 @@ def _harm(candidate: Preemption) -> tuple[int, int, int, int, float, str]:
         len(priorities),
         -earliest_s,
         candidate.node_name,
+    )
+
+
+def _without_pods(info: NodeInfo, gone: Sequence[PlacedPod]) -> NodeInfo:
+    around = info.neighbours
+    return replace(
+        info,
+        usage=_without(info.usage, (item.usage for item in gone)),
+        neighbours=around
+        and around.without_pods([item.pod for item in gone], info.node),
+    )
+
+
+def _with_pod(info: NodeInfo, item: PlacedPod) -> NodeInfo:
+    around = info.neighbours
+    return replace(
+        info,
+        usage=_with(info.usage, item.usage),
+        neighbours=around and around.with_pods([item.pod], info.node),
     )
 
 
