@@ -48,7 +48,7 @@ def contract(session: nox.Session) -> None:
 @nox.session
 def integration(session: nox.Session) -> None:
     """Real SQLite, sockets, containerd, kubectl."""
-    session.run(*PYTEST, "tests/integration", *session.posargs)
+    session.run(*PYTEST, *SIDE_BY_SIDE, "2", "tests/integration", *session.posargs)
 
 
 @nox.session

@@ -1,6 +1,8 @@
 """The allocation table: what one instance has, no other gets."""
 
 import socket
+import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,8 +21,10 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def table(tmp_path) -> InstanceTable:
-    return InstanceTable(tmp_path / "run")
+def table() -> Iterator[InstanceTable]:
+    # Socket paths are short, and pytest's directories are not.
+    with tempfile.TemporaryDirectory() as directory:
+        yield InstanceTable(Path(directory))
 
 
 def allocate(table: InstanceTable, tmp_path: Path, name: str, **wishes) -> Instance:
