@@ -21,10 +21,15 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def table() -> Iterator[InstanceTable]:
+def run_dir() -> Iterator[Path]:
     # Socket paths are short, and pytest's directories are not.
     with tempfile.TemporaryDirectory() as directory:
-        yield InstanceTable(Path(directory))
+        yield Path(directory) / "run"
+
+
+@pytest.fixture
+def table(run_dir) -> InstanceTable:
+    return InstanceTable(run_dir)
 
 
 def allocate(table: InstanceTable, tmp_path: Path, name: str, **wishes) -> Instance:
@@ -83,10 +88,10 @@ def test_other_text_is_no_row(text):
         parse_instance(text)
 
 
-def test_damaged_row_is_left_out(table, tmp_path):
+def test_damaged_row_is_left_out(table, run_dir, tmp_path):
     allocate(table, tmp_path, "a")
     allocate(table, tmp_path, "b")
-    (tmp_path / "run/instances/a.json").write_text("{")
+    (run_dir / "instances/a.json").write_text("{")
 
     assert [row.name for row in table.list()] == ["b"]
 
@@ -168,18 +173,18 @@ def test_host_routes_are_left_alone(table, tmp_path):
         assert first & bits != network
 
 
-def test_last_row_takes_the_directory_along(table, tmp_path):
+def test_last_row_takes_the_directory_along(table, run_dir, tmp_path):
     allocate(table, tmp_path, "a")
     allocate(table, tmp_path, "b")
     called = []
     for name in ("a", "b"):
-        (tmp_path / "run" / name).rmdir()
+        (run_dir / name).rmdir()
 
     assert not table.release("a", when_last=lambda: called.append("a"))
     assert table.release("b", when_last=lambda: called.append("b"))
 
     assert called == ["b"]
-    assert not (tmp_path / "run").exists()
+    assert not run_dir.exists()
 
 
 def test_instances_that_start_at_once_get_different_addresses(table, tmp_path):
