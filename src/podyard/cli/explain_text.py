@@ -213,10 +213,12 @@ def _node_rows(found: Document) -> Iterator[tuple[str, str, str]]:
 
 def stop_lines(found: Document) -> Iterator[str]:
     """Yield every stop as a timeline of its grace period."""
-    stops: list[Document] = [*(found.get("stops") or ())]
-    known = {stop.get("containerID") for stop in stops if "tookSeconds" not in stop}
-    under_way = found.get("stopping") or ()
-    stops += [stop for stop in under_way if stop["containerID"] not in known]
+    under_way = {stop["containerID"]: stop for stop in found.get("stopping") or ()}
+    stops: list[Document] = []
+    for row in found.get("stops") or ():
+        so_far = {} if _is_over(row) else under_way.pop(row.get("containerID"), {})
+        stops.append({**row, **so_far})
+    stops += under_way.values()
     if not stops:
         yield "no stops are recorded"
     for number, stop in enumerate(stops):
@@ -225,14 +227,21 @@ def stop_lines(found: Document) -> Iterator[str]:
         yield from _stop(stop)
 
 
+def _is_over(stop: Document) -> bool:
+    return "tookSeconds" in stop or "result" in stop
+
+
 def _stop(stop: Document) -> Iterator[str]:
     began = at(str(stop.get("beganAt") or stop.get("openedAt") or ""))
     after = ", to be started again" if stop.get("restart") else ""
     yield f"{stop.get('container')}  {stop.get('why')}  {began}{after}"
-    if "tookSeconds" not in stop:
+    if not _is_over(stop):
         yield f"  under way; over at {at(str(stop.get('deadlineAt', '')))}"
         for name, span_s, text in _phases(stop):
             yield f"  {name:<8} {seconds(span_s)}  {text}".rstrip()
+        return
+    if "tookSeconds" not in stop:
+        yield f"  {stop['result']}"
         return
     grace_s = float(stop.get("graceSeconds") or 0)
     took_s = float(stop["tookSeconds"])

@@ -732,6 +732,9 @@ class NodeAgent:
             log.warning("garbage_waits", error=error.message)
             return
         await self._garbage.collect(look, sources_ready=self.sources_ready)
+        if self.sources_ready:
+            for uid in [uid for uid in self._open_stops if not self._is_known(uid)]:
+                await self._ledger.abandon(self._open_stops.pop(uid))
 
     def _running_logs(self) -> list[ContainerLog]:
         look = self._relister.look

@@ -74,6 +74,11 @@ def test_a_stop_is_drawn_as_its_grace_period():
             "resumed after a restart at 2026-01-02 03:04:05.678",
             id="resumed",
         ),
+        pytest.param(
+            {"result": "ended while the agent was away"},
+            "  ended while the agent was away",
+            id="nobody-saw-its-end",
+        ),
     ],
 )
 def test_what_is_special_of_a_stop_is_said(more, text):
@@ -85,17 +90,18 @@ def test_what_is_special_of_a_stop_is_said(more, text):
 @pytest.mark.parametrize(
     ("recorded", "lines"),
     [
-        pytest.param([], 2, id="not-written-down-yet"),
-        pytest.param([{"containerID": "x", "openedAt": OPENED}], 2, id="written-down"),
+        pytest.param([], 3, id="not-written-down-yet"),
+        pytest.param([{"containerID": "x", "openedAt": OPENED}], 3, id="written-down"),
     ],
 )
 def test_a_stop_under_way_is_told_once(recorded, lines):
-    stop = {"containerID": "x", "container": "c", "beganAt": OPENED}
+    stop = {"containerID": "x", "container": "c", "beganAt": OPENED, "hookSeconds": 3}
 
     told = list(stop_lines({"stops": recorded, "stopping": [stop]}))
 
     assert len(told) == lines
     assert "under way" in told[1]
+    assert "PreStop  3.00s" in told[2]
 
 
 def test_a_pull_tells_rule_candidates_answers_and_the_next_retry():

@@ -153,7 +153,7 @@ class PodExplainer:
         if "story" in wanted:
             found["story"] = story
         if "stops" in wanted and story is not None:
-            # A deletion's stops are written down when they are over.
+            # Their rows say how they began, not how far they are.
             found["stopping"] = [
                 stop
                 for stop in story.get("stopping") or ()

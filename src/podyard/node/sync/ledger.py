@@ -1,11 +1,11 @@
 """Stops as the node's journal knows them: deadlines that outlive the agent.
 
-A stop that the API asked for has its deadline in the Pod object. Every other one
-(a failed probe, an eviction, a changed image) is written down before it begins, so
-that a restart neither forgets it nor grants a second grace period.
+Every stop (a deletion, a failed probe, an eviction, a changed image) is written down
+with its deadline before anything of it is delivered, so that a restart neither forgets
+it nor grants a second grace period.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 from typing import Final
 
@@ -21,6 +21,8 @@ from podyard.store.node_journal import JournalRecord, NodeJournal
 log = structlog.get_logger()
 
 KIND: Final = "stop"
+#: The result of a stop that nobody saw the end of.
+ENDED_ALONE: Final = "ended while the agent was away"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,11 @@ class StopLedger:
         await self._try(
             lambda: self._journal.note(KIND, pod_uid, body, at=self._clock.now())
         )
+
+    async def abandon(self, stops: Iterable[OpenStop]) -> None:
+        """Close what was open of Pods that are no longer here."""
+        for stop in stops:
+            await self.end(stop.record_id, {"result": ENDED_ALONE})
 
     async def _try(self, write: Callable[[], Awaitable[int]]) -> int | None:
         try:

@@ -347,9 +347,7 @@ class PodSync:
             ips = self._tools.ips_of(self.pod, observed)
             self._stops.resume(self.pod, stop, left_s, ips)
         else:
-            await self._tools.stops.ledger.end(
-                stop.record_id, {"result": "ended while the agent was away"}
-            )
+            await self._tools.stops.ledger.abandon([stop])
 
     def _publish(self, observed: ObservedPod, *, ended: bool = False) -> Document:
         """Have the API and the probes know what was seen."""

@@ -91,7 +91,6 @@ class PodStops:
             why="resumed",
             grace_s=max(left_s, 0),
             restart=stop.restart,
-            journaled=True,
             pod_ips=ips,
         )
         self._spawn(plan, record_id=stop.record_id)
@@ -112,7 +111,6 @@ class PodStops:
                 why=kill.reason.value,
                 grace_s=stop_grace_s(pod, kill.container, probe=probe),
                 restart=kill.restart,
-                journaled=True,
                 hook=kill.reason is not KillReason.UNKNOWN_STATE,
                 pod_ips=ips,
             )
@@ -153,7 +151,6 @@ class PodStops:
                     message=f"Stopping container {seen.name}",
                     why=why,
                     grace_s=grace_s,
-                    journaled=not pod.deleting,
                     hook=hooks and seen.state is ContainerState.RUNNING,
                     pod_ips=ips,
                     failure=failure,

@@ -138,7 +138,6 @@ class StopPlan:
         why: a word for the records: ``deleted``, ``liveness`` …
         grace_s: the whole grace period; 0 means without hook.
         restart: whether it is started again afterwards.
-        journaled: whether the deadline must outlive the agent by itself.
         hook: whether PreStop is delivered.
         pod_ips: for the hook.
         failure: why the node ends the whole Pod, where it does.
@@ -152,7 +151,6 @@ class StopPlan:
     why: str
     grace_s: float
     restart: bool = False
-    journaled: bool = False
     hook: bool = True
     pod_ips: tuple[str, ...] = ()
     failure: PodFailure | None = None
@@ -223,8 +221,8 @@ class ContainerStop:
             self._timeline["resumedAt"] = format_micro_time(began_at)
         else:
             self._began_at = began_at
-            if plan.journaled:
-                self._record_id = await tools.ledger.begin(plan.pod.uid, self._body())
+            # Before anything is delivered: whoever finds it goes on with what is left.
+            self._record_id = await tools.ledger.begin(plan.pod.uid, self._body())
         await self._pre_stop()
         await self._wait_turn()
         await self._stop()

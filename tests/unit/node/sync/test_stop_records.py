@@ -1,10 +1,12 @@
 """What is written down of a stop: which part of the grace went where."""
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from podyard.api.core_v1 import parse_time
 from podyard.node.sync.ledger import stop_shares
 from support.pods import SmallNode, container, pod_document
 
@@ -128,3 +130,69 @@ async def test_a_hook_that_used_up_the_grace_is_an_event(tmp_path: Path, hook_s,
     assert len(texts) == told
     for text in texts:
         assert "nothing left of the grace period" in text
+
+
+async def test_a_stop_is_written_down_before_anything_of_it_is_delivered(
+    tmp_path: Path,
+) -> None:
+    written = []
+    async with SmallNode(tmp_path).running() as node:
+        deliver, stop = node.hooks.pre_stop, node.runtime.stop_container
+
+        async def pre_stop(*args, **more):
+            written.append(("hook", await stop_of(node)))
+            await deliver(*args, **more)
+
+        async def stop_container(*args, **more):
+            written.append(("signal", await stop_of(node)))
+            await stop(*args, **more)
+
+        node.hooks.pre_stop = pre_stop  # type: ignore[method-assign]
+        node.runtime.stop_container = stop_container  # type: ignore[method-assign]
+        app = container("app", POLITE, lifecycle={"preStop": EXEC})
+        node.apply(pod_document(app))
+        await node.phase_becomes("web", "Running")
+        until_at = node.clock.now() + timedelta(seconds=20)
+
+        node.delete("web", grace_s=20)
+        await node.is_gone("web")
+
+    assert [what for what, _ in written] == ["hook", "signal"]
+    for _, record in written:
+        assert "tookSeconds" not in record
+        deadline_at = parse_time(record["deadlineAt"])
+        assert deadline_at is not None
+        assert abs((deadline_at - until_at).total_seconds()) <= 1
+
+
+async def test_a_deletion_cut_by_a_restart_is_one_stop_with_one_grace(
+    tmp_path: Path,
+) -> None:
+    first = SmallNode(tmp_path)
+    first.hooks.pre_stop_s = 10_000
+    async with first.running():
+        app = container("app", STUBBORN, lifecycle={"preStop": EXEC})
+        first.apply(pod_document(app))
+        await first.phase_becomes("web", "Running")
+        began_at = first.clock.now()
+        first.delete("web", grace_s=30)
+        await asyncio.sleep(20)
+
+    second = SmallNode(tmp_path, first.runtime, first.journal)
+    second.hooks.pre_stop_s = 10_000
+    second.api = first.api
+    second.status._client = first.api  # type: ignore[assignment]
+    async with second.running():
+        await second.is_gone("web")
+        took_s = (second.clock.now() - began_at).total_seconds()
+        record = await stop_of(second)
+
+    assert took_s <= 33
+    assert record["graceSeconds"] == pytest.approx(30, abs=1)
+    began = parse_time(record["beganAt"])
+    resumed = parse_time(record["resumedAt"])
+    assert began is not None
+    assert resumed is not None
+    assert (resumed - began).total_seconds() >= 19
+    assert record["hook"] == "cut"
+    assert not await second.journal.list(only_open=True)
