@@ -414,6 +414,9 @@ def test_the_cluster_tells_about_itself(walk):
     assert "v1.36" in walk.text("version")
     assert "is running at" in walk.text("cluster-info")
     assert walk.text("auth", "can-i", "create", "pods") == "yes\n"
+    account = "--as=system:serviceaccount:default:default"
+    refused = walk.run("auth", "can-i", "create", "pods", account, check=False)
+    assert refused.stdout == b"no\n"
     resources = walk.text("api-resources")
     for name in ("pods", "deployments", "runtimeclasses", "events"):
         assert re.search(rf"^{name} ", resources, re.MULTILINE)

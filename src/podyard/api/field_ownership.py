@@ -365,12 +365,33 @@ class Applied:
 
 
 def first_owners(live: Document, schema: FieldSchema, manager: Manager) -> Owners:
-    """Return who owns an object that nobody has applied yet."""
-    notes = (live.get("metadata") or {}).get("annotations") or {}
-    name = CLIENT_SIDE_APPLY if _LAST_APPLIED in notes else BEFORE_FIRST_APPLY
-    time = (live.get("metadata") or {}).get("creationTimestamp") or ""
-    main = frozenset(path for path in flatten(live, schema) if path[0] != "f:status")
-    return {Manager(name, UPDATE, manager.api_version): Owned(main, time)}
+    """Return who owns an object that nobody has applied yet.
+
+    Where kubectl has applied on its own side, what it sent is owned under the name it
+    goes by there, so that it can take that over, and only that.
+    """
+    metadata = live.get("metadata") or {}
+    time = metadata.get("creationTimestamp") or ""
+    found = frozenset(path for path in flatten(live, schema) if path[0] != "f:status")
+    sent = found & _sent(metadata, schema)
+    owners = {BEFORE_FIRST_APPLY: found - sent, CLIENT_SIDE_APPLY: sent}
+    return {
+        Manager(name, UPDATE, manager.api_version): Owned(paths, time)
+        for name, paths in owners.items()
+        if paths
+    }
+
+
+def _sent(metadata: Document, schema: FieldSchema) -> Paths:
+    """Return what kubectl has applied on its own side, the note of that included."""
+    text = (metadata.get("annotations") or {}).get(_LAST_APPLIED)
+    try:
+        config = orjson.loads(text or "")
+        paths = flatten(config, schema) if isinstance(config, dict) else {}
+    except (orjson.JSONDecodeError, ApiError):
+        paths = {}
+    note = ("f:metadata", "f:annotations", f"f:{_LAST_APPLIED}")
+    return frozenset((*paths, note))
 
 
 def ignore(paths: Iterable[Path], prefixes: Iterable[Path]) -> Paths:

@@ -139,11 +139,25 @@ def is_dry_run(call: Call, options_kind: str, values: Any = None) -> bool:
 
 
 def read_object(
-    call: Call, schemas: Schemas, api_version: str, kind: str, *, options_kind: str
+    call: Call,
+    schemas: Schemas,
+    api_version: str,
+    kind: str,
+    *,
+    options_kind: str,
+    also: tuple[str, ...] = (),
 ) -> Document:
     """Decode the body into one object of a kind, pruned and checked.
 
     Unknown and duplicate fields are refused, told or ignored as the request says.
+
+    Args:
+        call: the request.
+        schemas: the definitions of all kinds.
+        api_version: the version the object is to be of.
+        kind: the kind it is to be of.
+        options_kind: what the request's options are called.
+        also: versions that older clients send and that mean the same.
 
     Raises:
         ApiError: 400, 415 or 422.
@@ -156,6 +170,8 @@ def read_object(
             f"the object provided is unrecognized (must be of type {kind}): "
             "couldn't get version/kind; json parse error: the body is no object"
         )
+    if document.get("apiVersion") in also:
+        document["apiVersion"] = api_version
     check_gvk(document, api_version, kind)
     checked = schemas.decode(api_version, kind, document)
     problems = (*checked.unknown, *body.duplicates)

@@ -20,6 +20,7 @@ from podyard.lib.hijack import Hijacked
 from podyard.lib.relay import Relay
 from podyard.lib.values import dataclass
 from podyard.server.authn.certificates import parse_peer
+from podyard.server.authn.impersonation import PREFIX
 from podyard.server.authn.parts import PeerCertificate
 from podyard.server.call import JSON_TYPE, Forward, Reply, Stream, Tunnel
 from podyard.server.measures import Measures
@@ -275,6 +276,11 @@ def _incoming(request: web.BaseRequest) -> Incoming:
         peer=protocol.peer if isinstance(protocol, Connection) else None,
         websocket_protocols=protocols,
         address=headers.get("Host", ""),
+        impersonation=tuple(
+            (name, value)
+            for name, value in headers.items()
+            if name.lower().startswith(PREFIX)
+        ),
     )
 
 

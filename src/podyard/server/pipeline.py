@@ -17,6 +17,7 @@ from podyard.api.errors import (
 )
 from podyard.api.identity import User
 from podyard.lib.values import dataclass
+from podyard.server.authn.impersonation import parse_impersonation
 from podyard.server.authn.parts import Credentials, PeerCertificate
 from podyard.server.build import RequestInfo, parse_request
 from podyard.server.call import Answer, Call, Reply
@@ -82,6 +83,7 @@ class Incoming:
         peer: the client certificate, if one was given.
         websocket_protocols: the offered subprotocols.
         address: ``host:port`` this server was reached at.
+        impersonation: the headers that name another user.
     """
 
     method: str
@@ -92,6 +94,7 @@ class Incoming:
     peer: PeerCertificate | None = None
     websocket_protocols: tuple[str, ...] = ()
     address: str = ""
+    impersonation: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(slots=True)
@@ -220,6 +223,8 @@ class Pipeline:
                 websocket_protocols=incoming.websocket_protocols,
             )
         )
+        if incoming.impersonation:
+            user = await self._impersonate(user, incoming)
         await self._authorization.check(user, info)
         if not info.is_resource_request:
             outcome.answer = self._answer_path(info, incoming)
@@ -235,6 +240,19 @@ class Pipeline:
             outcome.answer = await self._watches.watch(call)
         else:
             outcome.answer = await verb(self._context, call)
+
+    async def _impersonate(self, user: User, incoming: Incoming) -> User:
+        """Return the user a request wants to be made as.
+
+        Raises:
+            ApiError: 403, the asking user may not.
+        """
+        wanted = parse_impersonation(incoming.impersonation)
+        if wanted is None:
+            return user
+        for question in wanted.questions:
+            await self._authorization.check(user, question)
+        return wanted.user
 
     def _answer_path(self, info: RequestInfo, incoming: Incoming) -> Answer:
         if info.verb not in {"get", "head"}:

@@ -311,10 +311,11 @@ async def test_a_pod_is_bound_once(api: Running):
     assert 'pod p is already assigned to node "n1"' in second.json["message"]
 
 
-async def test_an_eviction_deletes_the_pod(api: Running):
+@pytest.mark.parametrize("version", ["policy/v1", "policy/v1beta1"])
+async def test_an_eviction_deletes_the_pod(api: Running, version: str):
     await api.make(PODS, pod("p"))
     body = {
-        "apiVersion": "policy/v1",
+        "apiVersion": version,
         "kind": "Eviction",
         "metadata": {"name": "p", "namespace": "default"},
     }

@@ -2,17 +2,20 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from support.api_server import CONFIG_MAPS, PODS, Answer, Running, config_map, pod
-from support.kubectl import find_kubectls
+from support.kubectl import Kubectl, find_kubectls
 
 pytestmark = pytest.mark.integration
 
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
+OTHER = ("--server-side", "--field-manager=other")
+KUBECTLS = find_kubectls()
 
 
 async def apply(
@@ -188,16 +191,16 @@ async def test_a_bad_apply_is_told(api: Running, query, body, status, said):
     assert said in answer.json["message"]
 
 
-async def test_kubectl_applies_on_the_server(api: Running):
-    kubectl = find_kubectls()[-1]
+Run = Callable[..., Awaitable[str]]
 
+
+def applier(api: Running, kubectl: Kubectl) -> Run:
     async def run(manifest: object, *options: str, check: bool = True) -> str:
         done = await asyncio.to_thread(
             kubectl.run,
             api.kubeconfig,
             "apply",
-            "--server-side",
-            *options,
+            *(options or ("--server-side",)),
             "-f",
             "-",
             input=json.dumps(manifest),
@@ -205,14 +208,48 @@ async def test_kubectl_applies_on_the_server(api: Running):
         )
         return done.stdout.decode() + done.stderr.decode()
 
+    return run
+
+
+async def test_kubectl_applies_on_the_server(api: Running):
+    run = applier(api, KUBECTLS[-1])
+
     made = await run(deployment(replicas=1))
     changed = await run(deployment(replicas=2))
-    refused = await run(deployment(replicas=3), "--field-manager=other", check=False)
-    forced = await run(
-        deployment(replicas=3), "--field-manager=other", "--force-conflicts"
-    )
+    refused = await run(deployment(replicas=3), *OTHER, check=False)
+    forced = await run(deployment(replicas=3), *OTHER, "--force-conflicts")
 
     assert "serverside-applied" in made
     assert "serverside-applied" in changed
     assert 'conflict with "kubectl": .spec.replicas' in refused
     assert "serverside-applied" in forced
+
+
+@pytest.mark.parametrize("kubectl", KUBECTLS, ids=lambda kubectl: kubectl.id)
+async def test_kubectl_goes_over_from_its_own_side_to_the_server(
+    api: Running, kubectl: Kubectl
+):
+    run = applier(api, kubectl)
+    web = pod("web")
+    web["metadata"] |= {"labels": {"app": "web", "old": "yes"}}
+    await run(web, "--server-side=false")
+    # What others have added stays, and what the file no longer says goes.
+    await api.ask(
+        "PATCH",
+        f"{PODS}/web",
+        {"metadata": {"labels": {"added": "yes"}}},
+        content_type=MERGE,
+    )
+    web["metadata"]["labels"] = {"app": "web"}
+
+    first = await run(web, "--server-side")
+    again = await run(web, "--server-side")
+
+    assert "serverside-applied" in first
+    assert "Warning" not in first + again
+    found = (await api.ask("GET", f"{PODS}/web")).json
+    assert found["spec"]["restartPolicy"] == "Always"
+    labels = found["metadata"]["labels"]
+    # Old kubectl leaves what it owned on its own side.
+    old = {"old": "yes"} if kubectl.version < (1, 26) else {}
+    assert labels == {"app": "web", "added": "yes", **old}

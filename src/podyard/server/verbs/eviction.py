@@ -48,7 +48,12 @@ async def evict(context: ServerContext, call: Call) -> Answer:
         ApiError: 400, 403, 404, 409, 429, or 500 where two budgets hold the Pod.
     """
     document = read_object(
-        call, context.schemas, "policy/v1", "Eviction", options_kind="CreateOptions"
+        call,
+        context.schemas,
+        "policy/v1",
+        "Eviction",
+        options_kind="CreateOptions",
+        also=("policy/v1beta1",),
     )
     name = metadata_of(document).get("name") or ""
     if name and name != call.info.name:
