@@ -200,6 +200,7 @@ class PlainImages:
     def __init__(self, runtime: FakeRuntime) -> None:
         self._runtime = runtime
         self.missing: set[str] = set()
+        self.look_in_s: float | None = None
         self.delay_s = 0.0
 
     async def ensure_image(
@@ -207,7 +208,11 @@ class PlainImages:
     ) -> EnsuredImage:
         await asyncio.sleep(self.delay_s)
         if container.image in self.missing:
-            raise ImageError("ErrImagePull", f'image "{container.image}" not found')
+            raise ImageError(
+                "ErrImagePull",
+                f'image "{container.image}" not found',
+                look_in_s=self.look_in_s,
+            )
         image = await self._runtime.image_status(container.image)
         image = image or self._runtime.add_image(container.image)
         return EnsuredImage(image.id, image)

@@ -72,6 +72,8 @@ INVALID_IMAGE_NAME: Final = "InvalidImageName"
 IMAGE_INSPECT_ERROR: Final = "ImageInspectError"
 REGISTRY_UNAVAILABLE: Final = "RegistryUnavailable"
 SIGNATURE_VALIDATION_FAILED: Final = "SignatureValidationFailed"
+#: A failed pull shows its error so long, then that it waits for the next, seconds.
+SHOW_BACK_OFF_S: Final = 5.0
 #: How often a Pod's status tells how far its pull is, seconds.
 TELL_EVERY_S: Final = 5.0
 #: Errors of a runtime that begin with such a word have a reason of their own.
@@ -89,7 +91,7 @@ class ImagePullBackOffError(ImageError):
     """
 
     def __init__(self, message: str, *, retry_in_s: float) -> None:
-        super().__init__(IMAGE_PULL_BACK_OFF, message)
+        super().__init__(IMAGE_PULL_BACK_OFF, message, look_in_s=retry_in_s)
         self.retry_in_s = retry_in_s
 
 
@@ -435,7 +437,7 @@ class ImageManager:
                 field_path=wish.field_path,
             )
             self._tell_error(wish, reason)
-            raise ImageError(reason, message)
+            raise ImageError(reason, message, look_in_s=SHOW_BACK_OFF_S)
         self._memory.prune(now_s)
         result |= {
             "result": "Pulled",

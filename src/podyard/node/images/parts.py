@@ -49,9 +49,14 @@ class ImageError(Exception):
     Attributes:
         reason: the waiting reason (``ErrImagePull``, ``ImagePullBackOff`` …).
         message: the waiting message.
+        look_in_s: when things will be different even if nothing happens, seconds from
+            now; ``None`` where that is not known.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(
+        self, reason: str, message: str, *, look_in_s: float | None = None
+    ) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
+        self.look_in_s = look_in_s

@@ -90,12 +90,17 @@ class StartError(Exception):
     Attributes:
         reason: the waiting reason.
         message: the waiting message.
+        look_in_s: no later than this it is tried again, seconds; ``None`` where there
+            is no such time.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(
+        self, reason: str, message: str, *, look_in_s: float | None = None
+    ) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
+        self.look_in_s = look_in_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,7 +341,9 @@ class PodActor:
                 pod, container, sandbox.config, sandbox.handler
             )
         except ImageError as error:
-            raise StartError(error.reason, error.message) from error
+            raise StartError(
+                error.reason, error.message, look_in_s=error.look_in_s
+            ) from error
         newest = observed.newest(container.name)
         try:
             attempt, extra = await self._prepare(pod, container, newest, pod_ips)

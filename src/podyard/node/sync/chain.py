@@ -118,10 +118,14 @@ class StartChain:
         self._retry_later("", RETRY_S)
         self._notes.story.tell(why)
 
-    def _retry_later(self, name: str, base_s: float) -> None:
+    def _retry_later(
+        self, name: str, base_s: float, *, at_most_s: float | None = None
+    ) -> None:
         self.went_well = False
-        at_s = self._tools.clock.monotonic_s() + self._tools.spread(base_s)
-        self._notes.retry_at_s[name] = at_s
+        wait_s = self._tools.spread(base_s)
+        if at_most_s is not None:
+            wait_s = min(wait_s, at_most_s)
+        self._notes.retry_at_s[name] = self._tools.clock.monotonic_s() + wait_s
 
     # --- starting ---
 
@@ -223,7 +227,7 @@ class StartChain:
                 await self._post_start(container, container_id, ips)
         except StartError as error:
             self._notes.waiting[container.name] = Waiting(error.reason, error.message)
-            self._retry_later(container.name, RETRY_S)
+            self._retry_later(container.name, RETRY_S, at_most_s=error.look_in_s)
             self._notes.story.tell(f"{container.name}: {error.reason}")
             self.pending -= {container.name}
             self._notes.changed()

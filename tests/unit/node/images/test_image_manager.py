@@ -283,6 +283,9 @@ async def test_a_failed_pull_backs_off_ten_seconds_then_tries_again(bench):
         'Back-off pulling image "busybox:1": ErrImagePull: boom'
     )
     assert second.value.retry_in_s == pytest.approx(10)
+    # Looked at again while it waits, so that it shows, and then when the wait is over.
+    assert first.value.look_in_s == pytest.approx(5)
+    assert second.value.look_in_s == pytest.approx(10)
     assert third.value.reason == "ErrImagePull"
     assert fourth.value.retry_in_s == pytest.approx(20)
     assert bench.heard.events[:5] == [

@@ -587,6 +587,18 @@ async def test_a_missing_image_is_shown_and_tried_again(tmp_path: Path) -> None:
         await node.phase_becomes("web", "Running", within_s=16)
 
 
+async def test_an_image_is_tried_again_as_soon_as_that_may_help(tmp_path: Path) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        node.images.missing.add("busybox:1")
+        node.images.look_in_s = 4.0
+        node.apply(pod_document())
+        await asyncio.sleep(3)
+        assert waiting(node) == "ErrImagePull"
+
+        node.images.missing.clear()
+        await node.phase_becomes("web", "Running", within_s=2)
+
+
 async def test_a_sandbox_that_fails_is_told_and_tried_again(tmp_path: Path) -> None:
     async with SmallNode(tmp_path).running() as node:
         node.runtime.fail("RunPodSandbox")
