@@ -72,7 +72,7 @@ def _make_server(config: Config, row: Instance, names: ClusterNames) -> "DnsServ
     settings = DnsSettings(
         config.cluster_domain.lower(),
         row.cluster_dns_ip,
-        (str(row.pod_cidr), str(row.service_cidr)),
+        (*row.pod_cidrs, *row.service_cidrs),
     )
     chance = random.Random()  # noqa: S311 - spreads load, hides nothing
     forwarder = Forwarder(partial(_resolvers, config, row))
@@ -90,5 +90,5 @@ def _resolvers(config: Config, row: Instance) -> tuple[str, ...]:
             "resolv_conf_unreadable", path=config.resolv_conf, error=error.strerror
         )
         return ()
-    ours = {row.cluster_dns_ip, str(row.gateway.ip)}
+    ours = {row.cluster_dns_ip, *row.node_ips}
     return tuple(s for s in parse_resolv_conf(text).servers if s not in ours)

@@ -49,6 +49,7 @@ class Config:
         node_port: likewise for the node's own endpoints.
         node_name: name of the Node object; empty for the host's name.
         built_in_dns: whether to answer names of Services and Pods.
+        ip_families: ``IPv4``, and ``IPv6`` where Pods are to have both.
         semantics: ``documented`` or ``upstream``.
         static_pod_path: a directory of manifests; empty for none.
     """
@@ -62,6 +63,7 @@ class Config:
     port: int | None = None
     node_port: int | None = None
     node_name: str = ""
+    ip_families: tuple[str, ...] = ("IPv4",)
     semantics: str = "documented"
     enable_admission_plugins: tuple[str, ...] = ()
     feature_gates: Mapping[str, bool] | None = None
@@ -168,6 +170,13 @@ def _texts(value: object) -> tuple[str, ...]:
     if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
         return tuple(value)
     raise ValueError("must be a list of strings")
+
+
+def _families(value: object) -> tuple[str, ...]:
+    families = _texts(value)
+    if families not in {("IPv4",), ("IPv4", "IPv6")}:
+        raise ValueError("must be IPv4 or IPv4,IPv6")
+    return families
 
 
 def _choice(*names: str) -> Parse:
@@ -305,6 +314,13 @@ SETTINGS: Final = (
         _text,
         "name of the Node (default: the host's name)",
         metavar="NAME",
+    ),
+    Setting(
+        "ip-families",
+        "ip_families",
+        _families,
+        "addresses of Pods and Services: IPv4 (default) or IPv4,IPv6",
+        metavar="FAMILIES",
     ),
     Setting(
         "semantics",

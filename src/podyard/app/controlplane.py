@@ -66,7 +66,7 @@ class ControlPlaneConfig:
         addresses: where to listen; the first is the one local clients use.
         node_ip: the address Pods reach the API server at; never loopback.
         port: the port.
-        service_cidr: the range of ClusterIPs.
+        service_cidrs: the ranges of ClusterIPs, one or one a family.
         node_ports: the first and last node port.
         kubernetes_service_ip: the ClusterIP of the API server's own Service.
         cluster_domain: the DNS domain, part of the token issuer.
@@ -81,7 +81,7 @@ class ControlPlaneConfig:
     addresses: tuple[str, ...]
     node_ip: str
     port: int
-    service_cidr: str
+    service_cidrs: tuple[str, ...]
     node_ports: tuple[int, int]
     kubernetes_service_ip: str
     cluster_domain: str
@@ -168,7 +168,7 @@ def _make_server(
 ) -> ApiServer:
     server = ApiServer(
         ServerConfig(
-            service_cidr=config.service_cidr,
+            service_cidrs=config.service_cidrs,
             node_ports=config.node_ports,
             tls=server_tls(pki.api_server, pki.ca_path),
             node_tls=client_tls(pki.ca_pem, pki.api_server_client),

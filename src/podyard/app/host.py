@@ -23,6 +23,7 @@ from podyard.containerd.build import parse_version
 from podyard.containerd.own_images import is_static_program
 from podyard.lib.linux import MountInfo, mount_of, read_mounts
 from podyard.lib.values import dataclass
+from podyard.network.bridge import has_ipv6
 from podyard.network.netlink import Netlink
 
 #: Where distributions put the CNI plugins, the first that has them counts.
@@ -406,6 +407,12 @@ def _network_facts(ports: Sequence[int]) -> Iterable[Fact]:
         "bridge-nf-call-iptables",
         bridged if bridged == "1" else f"{bridged or 'absent'}; masquerade instead",
     )
+    if not has_ipv6():
+        yield Fact("IPv6", "no; --ip-families IPv4,IPv6 has no effect")
+    else:
+        six = _read_text("/proc/sys/net/ipv6/conf/all/forwarding") == "1"
+        note = "forwarded" if six else "forwarded with --ip-families IPv4,IPv6"
+        yield Fact("IPv6", f"yes; {note}")
     for port in ports:
         free = port_is_free(port)
         yield _wish(

@@ -38,6 +38,10 @@ _MAX_SOCKET_PATH: Final = 107
 _MAX_DEVICE_NAME: Final = 15
 _POD_POOLS: Final = ("10.88.0.0/16", "10.42.0.0/16", "172.30.0.0/16", "10.200.0.0/16")
 _POD_PREFIX: Final = 24
+#: Of a /48 of our own (RFC 4193): Pods have one /64, Services the start of another.
+_POD_PREFIX_6: Final = 64
+_SERVICE_PREFIX_6: Final = 112
+_TRIES: Final = 100
 _SERVICE_POOLS: Final = ("10.96.0.0/12", "10.43.0.0/16", "172.31.0.0/16")
 _SERVICE_PREFIX: Final = 20
 #: The first instance has the range every Kubernetes has; others a slice below it.
@@ -58,11 +62,13 @@ class Wishes:
     Attributes:
         api_port: ``None`` for the usual one where it is free, 0 for any free one.
         node_port: likewise, of the node's own endpoints.
+        ipv6: whether Pods and Services are to have IPv6 addresses, too.
     """
 
     data_dir: Path
     api_port: int | None = None
     node_port: int | None = None
+    ipv6: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,32 @@ class Instance:
     node_port_range: tuple[int, int]
     api_port: int
     node_port: int
+    pod_cidr_6: ipaddress.IPv6Network | None = None
+    service_cidr_6: ipaddress.IPv6Network | None = None
+
+    @property
+    def pod_cidrs(self) -> tuple[str, ...]:
+        """The addresses of Pods, IPv4 first."""
+        return tuple(str(net) for net in (self.pod_cidr, self.pod_cidr_6) if net)
+
+    @property
+    def service_cidrs(self) -> tuple[str, ...]:
+        """The ClusterIPs, IPv4 first."""
+        both = (self.service_cidr, self.service_cidr_6)
+        return tuple(str(net) for net in both if net)
+
+    @property
+    def node_ips(self) -> tuple[str, ...]:
+        """The node's addresses, IPv4 first."""
+        both = (self.gateway, self.gateway_6)
+        return tuple(str(address.ip) for address in both if address)
+
+    @property
+    def gateway_6(self) -> ipaddress.IPv6Interface | None:
+        """The bridge's IPv6 address; ``None`` for IPv4 alone."""
+        if self.pod_cidr_6 is None:
+            return None
+        return ipaddress.IPv6Interface((self.pod_cidr_6[1], self.pod_cidr_6.prefixlen))
 
     @property
     def gateway(self) -> ipaddress.IPv4Interface:
@@ -149,6 +181,7 @@ class Instance:
         values = {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
+            if value is not None
         }
         return json.dumps(values, default=str, indent=1) + "\n"
 
@@ -172,10 +205,16 @@ def parse_instance(text: str) -> Instance:
             node_port_range=(int(first), int(last)),
             api_port=int(values["api_port"]),
             node_port=int(values["node_port"]),
+            pod_cidr_6=_network_6(values.get("pod_cidr_6")),
+            service_cidr_6=_network_6(values.get("service_cidr_6")),
         )
     except (KeyError, TypeError) as error:
         known = ", ".join(field.name for field in fields(Instance))
         raise ValueError(f"not an instance row ({known}): {error!r}") from error
+
+
+def _network_6(text: str | None) -> ipaddress.IPv6Network | None:
+    return ipaddress.IPv6Network(text) if text else None
 
 
 class InstanceTable:
@@ -300,6 +339,7 @@ class InstanceTable:
         services = _keep(before.service_cidr if before else None, used) or _free(
             _SERVICE_POOLS, _SERVICE_PREFIX, used, "Services"
         )
+        pods_6, services_6 = _choose_6(name, wishes, others, before)
         run_dir = self._run_dir / name
         row = Instance(
             name=name,
@@ -311,6 +351,8 @@ class InstanceTable:
             node_port_range=_node_ports(before, others),
             api_port=0,
             node_port=0,
+            pod_cidr_6=pods_6,
+            service_cidr_6=services_6,
         )
         longest = f"{row.containerd_socket}.ttrpc"
         if len(longest) > _MAX_SOCKET_PATH:
@@ -382,7 +424,50 @@ def _host_networks(*, besides: str) -> list[ipaddress.IPv4Network]:
             for address in netlink.addresses()
             if address.link_index not in own
         ]
-    return found
+    return [net for net in found if isinstance(net, ipaddress.IPv4Network)]
+
+
+def _choose_6(
+    name: str, wishes: Wishes, others: Sequence[Instance], before: Instance | None
+) -> tuple[ipaddress.IPv6Network | None, ipaddress.IPv6Network | None]:
+    """Return the IPv6 ranges of Pods and Services; nothing where none are wished."""
+    if not wishes.ipv6:
+        return None, None
+    bridge = _bridge_name(name)
+    used: list[ipaddress.IPv6Network] = list(_host_networks_6(besides=bridge))
+    used += [
+        net for row in others for net in (row.pod_cidr_6, row.service_cidr_6) if net
+    ]
+    if before and before.pod_cidr_6 and before.service_cidr_6:
+        kept = (before.pod_cidr_6, before.service_cidr_6)
+        if not any(net.overlaps(other) for net in kept for other in used):
+            return kept
+    for number in range(_TRIES):
+        seed = f"{wishes.data_dir}/{name}/{number}/{_machine_id()}"
+        site = b"\xfd" + hashlib.sha256(seed.encode()).digest()[:5]
+        whole = ipaddress.IPv6Network((site + bytes(10), 48))
+        if not any(whole.overlaps(other) for other in used):
+            pods = ipaddress.IPv6Network((site + bytes(10), _POD_PREFIX_6))
+            services = (site + b"\0\1" + bytes(8), _SERVICE_PREFIX_6)
+            return pods, ipaddress.IPv6Network(services)
+    raise InstanceError("no IPv6 address range is free for Pods and Services")
+
+
+def _machine_id() -> str:
+    try:
+        return Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _host_networks_6(*, besides: str) -> Iterator[ipaddress.IPv6Network]:
+    with Netlink() as netlink:
+        own = {link.index for link in netlink.links() if link.name == besides}
+        for route in netlink.routes(6):
+            network = route.network
+            is_ours = route.link_index in own or not network.prefixlen
+            if isinstance(network, ipaddress.IPv6Network) and not is_ours:
+                yield network
 
 
 def _keep(

@@ -550,7 +550,7 @@ async def _make_node(
             container_environment=setup.runtime.container_environment,
             status=agent.pod_status,
             story=agent.explain_pod,
-            host_ips=(str(row.gateway.ip),),
+            host_ips=row.node_ips,
             allocatable=partial(_allocatable, agent),
         ),
     )
@@ -645,12 +645,12 @@ def _resident_bytes() -> int:
 def _node_settings(setup: NodeSetup) -> NodeSettings:
     return NodeSettings(
         name=setup.name,
-        ips=(str(setup.row.gateway.ip),),
+        ips=setup.row.node_ips,
         kubelet_version=f"{podyard.KUBERNETES_VERSION}+podyard-{podyard.__version__}",
         kubelet_port=setup.row.node_port,
         max_pods=setup.config.max_pods,
         eviction_memory=memory_kept(setup.config),
-        pod_cidr=str(setup.row.pod_cidr),
+        pod_cidrs=setup.row.pod_cidrs,
         annotations={VOLUMES_DIR: str(_volumes_dir(setup.config))},
     )
 

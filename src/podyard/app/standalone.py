@@ -34,7 +34,7 @@ from podyard.app.schema_data import SchemaDataError
 from podyard.app.starting import Report, StartError
 from podyard.client.kubeconfig import build_kubeconfig, write_kubeconfig
 from podyard.lib.clock import Clock, SystemClock
-from podyard.network.bridge import BridgeError, HostSysctls
+from podyard.network.bridge import BridgeError, HostSysctls, has_ipv6
 from podyard.network.decide import NetworkFacts
 from podyard.network.dns.sockets import DnsSockets, open_dns_sockets
 from podyard.server.admission.chain import UnknownPluginError
@@ -131,7 +131,11 @@ class Standalone:
 
     async def _allocate(self) -> Instance:
         config = self._config
-        wishes = Wishes(config.data_dir, config.port, config.node_port)
+        ipv6 = "IPv6" in config.ip_families
+        if ipv6 and not await asyncio.to_thread(has_ipv6):
+            log.warning("no_ipv6_here", ip_families=config.ip_families)
+            ipv6 = False
+        wishes = Wishes(config.data_dir, config.port, config.node_port, ipv6=ipv6)
         try:
             config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             return await asyncio.to_thread(
@@ -232,7 +236,7 @@ class Standalone:
             addresses=self._addresses(row),
             node_ip=str(row.gateway.ip),
             port=row.api_port,
-            service_cidr=str(row.service_cidr),
+            service_cidrs=row.service_cidrs,
             node_ports=row.node_port_range,
             kubernetes_service_ip=row.kubernetes_service_ip,
             cluster_domain=self._config.cluster_domain,
@@ -291,8 +295,8 @@ class Standalone:
             "startedAt": self._started_at.isoformat(timespec="seconds"),
             "dataDir": str(self._config.data_dir),
             "server": f"https://{LOOPBACK}:{row.api_port}",
-            "podCIDR": str(row.pod_cidr),
-            "serviceCIDR": str(row.service_cidr),
+            "podCIDR": ",".join(row.pod_cidrs),
+            "serviceCIDR": ",".join(row.service_cidrs),
             "runtime": self._runtime.description if self._runtime else "starting",
             "node": "starting",
             "stopGraceSeconds": stop_grace_s(self._config),

@@ -80,6 +80,7 @@ class ContainerdConfig:
         socket: the gRPC address.
         runc_root: where runc keeps its state.
         network: name of the CNI network.
+        pod_cidrs: the addresses of Pods; every Pod gets one of each.
         cni_state_dir: where host-local keeps the addresses in use.
         registry_dir: ``hosts.toml`` directories.
         systemd_cgroup: systemd makes the cgroups (else cgroupfs).
@@ -96,7 +97,7 @@ class ContainerdConfig:
     sandbox_image: str
     network: str
     bridge: str
-    pod_cidr: str
+    pod_cidrs: tuple[str, ...]
     cni_conf_dir: str
     cni_bin_dir: str
     cni_state_dir: str
@@ -249,8 +250,13 @@ def build_cni(config: ContainerdConfig) -> str:
     """Return the text of the network's ``.conflist``.
 
     A plain bridge: masquerade and host ports are rules of our own table, so neither
-    ``ipMasq`` nor portmap takes part. The MTU is the bridge's own.
+    ``ipMasq`` nor portmap takes part. The MTU is the bridge's own. In hairpin mode
+    the plugin lets IPv6 addresses be used without asking for duplicates, which would
+    take a second; host-local gives none twice.
     """
+    routes = [
+        {"dst": "::/0" if ":" in cidr else "0.0.0.0/0"} for cidr in config.pod_cidrs
+    ]
     bridge = {
         "type": "bridge",
         "bridge": config.bridge,
@@ -260,8 +266,8 @@ def build_cni(config: ContainerdConfig) -> str:
         "ipam": {
             "type": "host-local",
             "dataDir": config.cni_state_dir,
-            "ranges": [[{"subnet": config.pod_cidr}]],
-            "routes": [{"dst": "0.0.0.0/0"}],
+            "ranges": [[{"subnet": cidr}] for cidr in config.pod_cidrs],
+            "routes": routes,
         },
     }
     network = {"cniVersion": "0.4.0", "name": config.network, "plugins": [bridge]}

@@ -6,7 +6,7 @@ out again only when it or one of its slices changed.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
 import structlog
@@ -41,11 +41,11 @@ class ServiceTable:
     """The rules of every Service, and the slices of each.
 
     Args:
-        pod_cidr: the addresses of this node's Pods.
+        pod_cidrs: the addresses of this node's Pods.
     """
 
-    def __init__(self, pod_cidr: str) -> None:
-        self._pod_cidr = pod_cidr
+    def __init__(self, pod_cidrs: Sequence[str]) -> None:
+        self._pod_cidrs = pod_cidrs
         self._services: dict[tuple[str, str], Document] = {}
         self._slices: dict[tuple[str, str], dict[str, Document]] = {}
         self._rules: dict[tuple[str, str], tuple[ServiceRule, ...]] = {}
@@ -86,7 +86,7 @@ class ServiceTable:
             rules = (
                 ()
                 if service is None
-                else tuple(rules_of(service, slices, pod_cidr=self._pod_cidr))
+                else tuple(rules_of(service, slices, pod_cidrs=self._pod_cidrs))
             )
             if rules:
                 self._rules[key] = rules
@@ -120,7 +120,7 @@ class NetworkAgent:
         self._apply = apply
         self._forget_stale = forget_stale
         self._retry_after_s = retry_after_s
-        self._services = ServiceTable(facts.pod_cidr)
+        self._services = ServiceTable(facts.pod_cidrs)
         self._udp: UdpTargets | None = None
         self._changed = asyncio.Event()
         self._changed.set()

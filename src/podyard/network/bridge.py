@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 
 from podyard.lib.values import dataclass
-from podyard.network.netlink import Netlink
+from podyard.network.netlink import Link, Netlink
 
 log = structlog.get_logger()
 
@@ -34,11 +34,15 @@ class BridgeConfig:
         name: the device, at most 15 characters.
         gateway: its address with the Pod CIDR's prefix.
         service_cidr: routed to it.
+        gateway_6: likewise of IPv6; ``None`` for IPv4 alone.
+        service_cidr_6: routed to it, too.
     """
 
     name: str
     gateway: ipaddress.IPv4Interface
     service_cidr: ipaddress.IPv4Network
+    gateway_6: ipaddress.IPv6Interface | None = None
+    service_cidr_6: ipaddress.IPv6Network | None = None
 
 
 def ensure_bridge(config: BridgeConfig) -> bool:
@@ -69,9 +73,16 @@ def _ensure(netlink: Netlink, config: BridgeConfig) -> bool:
         link = netlink.link(config.name)
     if link is None or link.kind != "bridge":
         raise BridgeError(f"the device {config.name} exists and is no bridge")
+    with suppress(FileNotFoundError):  # a kernel without IPv6
+        # A Pod that says it is a router does not become ours.
+        _write_sysctl(f"net/ipv6/conf/{config.name}/accept_ra", "0")
     netlink.add_address(link.index, config.gateway)
+    if config.gateway_6 is not None:
+        netlink.add_address(link.index, config.gateway_6)
     netlink.set_up(link.index)
     netlink.replace_route(config.service_cidr, link.index)
+    if config.service_cidr_6 is not None:
+        netlink.replace_route(config.service_cidr_6, link.index)
     # hostPort on 127.0.0.1: the rewritten packet leaves with a loopback source until
     # it is masqueraded. Our table drops loopback addresses coming from the bridge.
     _write_sysctl(f"net/ipv4/conf/{config.name}/route_localnet", "1")
@@ -111,6 +122,41 @@ def _mac(address: ipaddress.IPv4Address) -> bytes:
     return b"\x0a\x58" + address.packed
 
 
+def has_ipv6() -> bool:
+    """Tell whether the kernel takes part in IPv6 (blocking)."""
+    try:
+        switched_off = _SYSCTLS / "net/ipv6/conf/all/disable_ipv6"
+        default_off = _SYSCTLS / "net/ipv6/conf/default/disable_ipv6"
+        return switched_off.read_text() == default_off.read_text() == "0\n"
+    except OSError:
+        return False
+
+
+def forwarding_6() -> dict[str, str]:
+    """Return the kernel settings that forward IPv6 at no cost to the host (blocking).
+
+    A kernel that forwards no longer listens to routers, and drops the routes it has of
+    them, unless a device is set to listen all the same. The host's own devices that
+    listen are; bridges, and what is plugged into one, lead to no router.
+    """
+    settings: dict[str, str] = {}
+    if (_SYSCTLS / "net/ipv6/conf/all/forwarding").read_text().strip() == "1":
+        return settings
+    with Netlink() as netlink:
+        devices = [link.name for link in netlink.links() if _is_a_way_out(link)]
+    for device in devices:
+        name = f"net/ipv6/conf/{device}/accept_ra"
+        with suppress(OSError):  # a device that is just going
+            if (_SYSCTLS / name).read_text().strip() == "1":
+                settings[name] = "2"
+    return settings | {"net/ipv6/conf/all/forwarding": "1"}
+
+
+def _is_a_way_out(link: Link) -> bool:
+    plugged = bool(link.master) or link.kind == "bridge"
+    return link.is_up and not plugged and link.name != "lo"
+
+
 class HostSysctls:
     """Kernel settings that several instances need and that were not ours to begin with.
 
@@ -129,7 +175,10 @@ class HostSysctls:
         """
         with self._locked() as found:
             for name, value in wanted.items():
-                now = (_SYSCTLS / name).read_text().strip()
+                try:
+                    now = (_SYSCTLS / name).read_text().strip()
+                except FileNotFoundError:
+                    continue  # a device that is gone
                 if now == value:
                     continue
                 found.setdefault(name, {"was": now, "set": value})

@@ -12,7 +12,7 @@ from typing import Final
 from podyard.api.documents import Document
 from podyard.lib.values import dataclass
 
-#: An IPv4 address and a port.
+#: An address and a port.
 Endpoint = tuple[str, int]
 
 _SERVICE_NAME: Final = "kubernetes.io/service-name"
@@ -23,7 +23,7 @@ _AFFINITY_S: Final = 10800
 
 @dataclass(frozen=True, slots=True)
 class ServiceRule:
-    """One port of a Service.
+    """One port of a Service, of one address family.
 
     Attributes:
         ips: ClusterIPs.
@@ -52,7 +52,7 @@ class ServiceRule:
 
 @dataclass(frozen=True, slots=True)
 class HostPort:
-    """One ``hostPort``; ``host_ip`` is empty for every address of the host."""
+    """One ``hostPort``; ``host_ip`` is empty for every address of ``to``'s family."""
 
     port: int
     protocol: str
@@ -71,14 +71,17 @@ def slice_owner(item: Document) -> tuple[str, str]:
 
 
 def service_rules(
-    services: Iterable[Document], slices: Iterable[Document], *, pod_cidr: str = ""
+    services: Iterable[Document],
+    slices: Iterable[Document],
+    *,
+    pod_cidrs: Sequence[str] = (),
 ) -> tuple[ServiceRule, ...]:
     """Return the rules of all Services that have a ClusterIP.
 
     Args:
         services: the Services.
         slices: their EndpointSlices.
-        pod_cidr: the addresses of this node's Pods, which policies of ``Local`` keep
+        pod_cidrs: the addresses of this node's Pods, which policies of ``Local`` keep
             to; empty for any.
     """
     by_service: dict[tuple[str, str], list[Document]] = {}
@@ -88,27 +91,38 @@ def service_rules(
     for service in services:
         metadata = service["metadata"]
         key = (metadata.get("namespace", ""), metadata["name"])
-        rules += rules_of(service, by_service.get(key, ()), pod_cidr=pod_cidr)
+        rules += rules_of(service, by_service.get(key, ()), pod_cidrs=pod_cidrs)
     return tuple(sorted(rules, key=lambda rule: (rule.ips, rule.port, rule.protocol)))
 
 
 def rules_of(
-    service: Document, slices: Sequence[Document], *, pod_cidr: str = ""
+    service: Document, slices: Sequence[Document], *, pod_cidrs: Sequence[str] = ()
 ) -> Iterator[ServiceRule]:
     """Yield the rules of one Service; of a headless one or a mere name, none."""
     spec = service.get("spec") or {}
     if spec.get("type") == "ExternalName":
         return
-    ips = spec.get("clusterIPs") or [spec.get("clusterIP", "")]
-    ips = tuple(dict.fromkeys(ip for ip in ips if _is_ipv4(ip)))
-    if not ips:
-        return
-    local = _Local(pod_cidr)
+    listed = spec.get("clusterIPs") or [spec.get("clusterIP", "")]
+    for version in (4, 6):
+        ips = tuple(dict.fromkeys(ip for ip in listed if ip_version(ip) == version))
+        if ips:
+            local = _Local(pod_cidrs)
+            yield from _rules_of_family(service, slices, ips, version, local)
+
+
+def _rules_of_family(
+    service: Document,
+    slices: Sequence[Document],
+    ips: tuple[str, ...],
+    version: int,
+    local: "_Local",
+) -> Iterator[ServiceRule]:
+    spec = service["spec"]
     for port in spec.get("ports") or ():
         protocol = port.get("protocol") or "TCP"
         if protocol not in _PROTOCOLS:
             continue
-        endpoints = _endpoints(slices, port.get("name") or "")
+        endpoints = _endpoints(slices, port.get("name") or "", version)
         inside = local.limit(endpoints, spec.get("internalTrafficPolicy"))
         outside = local.limit(endpoints, spec.get("externalTrafficPolicy"))
         yield ServiceRule(
@@ -117,7 +131,7 @@ def rules_of(
             protocol=protocol,
             endpoints=inside,
             node_port=int(port.get("nodePort") or 0),
-            external_ips=_external_ips(service),
+            external_ips=_external_ips(service, version),
             outside=None if outside == inside else outside,
             drops_inside=bool(endpoints) and not inside,
             drops_outside=bool(endpoints) and not outside,
@@ -128,19 +142,21 @@ def rules_of(
 class _Local:
     """What is on this node."""
 
-    def __init__(self, pod_cidr: str) -> None:
-        self._network = ipaddress.IPv4Network(pod_cidr) if pod_cidr else None
+    def __init__(self, pod_cidrs: Sequence[str]) -> None:
+        self._networks = [ipaddress.ip_network(cidr) for cidr in pod_cidrs]
 
     def limit(
         self, endpoints: tuple[Endpoint, ...], policy: str | None
     ) -> tuple[Endpoint, ...]:
-        network = self._network
-        if policy != "Local" or network is None:
+        if policy != "Local" or not self._networks:
             return endpoints
-        return tuple(e for e in endpoints if ipaddress.IPv4Address(e[0]) in network)
+        return tuple(e for e in endpoints if self._has(ipaddress.ip_address(e[0])))
+
+    def _has(self, ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+        return any(ip in network for network in self._networks)
 
 
-def _external_ips(service: Document) -> tuple[str, ...]:
+def _external_ips(service: Document, version: int) -> tuple[str, ...]:
     found = list((service.get("spec") or {}).get("externalIPs") or ())
     balancer = (service.get("status") or {}).get("loadBalancer") or {}
     found += [
@@ -148,7 +164,7 @@ def _external_ips(service: Document) -> tuple[str, ...]:
         for entry in balancer.get("ingress") or ()
         if entry.get("ipMode") != "Proxy"
     ]
-    return tuple(dict.fromkeys(ip for ip in found if _is_ipv4(ip)))
+    return tuple(dict.fromkeys(ip for ip in found if ip_version(ip) == version))
 
 
 def _affinity_s(spec: Document) -> int:
@@ -158,15 +174,17 @@ def _affinity_s(spec: Document) -> int:
     return int(config.get("timeoutSeconds") or _AFFINITY_S)
 
 
-def _is_ipv4(text: object) -> bool:
+def ip_version(text: object) -> int:
+    """Return 4 or 6, and 0 where a text is no address."""
     try:
-        ipaddress.IPv4Address(str(text))
+        return ipaddress.ip_address(str(text)).version
     except ValueError:
-        return False
-    return True
+        return 0
 
 
-def _endpoints(slices: Iterable[Document], port_name: str) -> tuple[Endpoint, ...]:
+def _endpoints(
+    slices: Iterable[Document], port_name: str, version: int
+) -> tuple[Endpoint, ...]:
     """Return where a port leads.
 
     Endpoints that are ready are used; where none is, those that still serve while
@@ -175,7 +193,7 @@ def _endpoints(slices: Iterable[Document], port_name: str) -> tuple[Endpoint, ..
     ready: set[Endpoint] = set()
     terminating: set[Endpoint] = set()
     for item in slices:
-        if item.get("addressType", "IPv4") != "IPv4":
+        if item.get("addressType", "IPv4") != f"IPv{version}":
             continue
         ports = [
             int(port["port"])
@@ -184,8 +202,9 @@ def _endpoints(slices: Iterable[Document], port_name: str) -> tuple[Endpoint, ..
         ]
         for endpoint in item.get("endpoints") or ():
             conditions = endpoint.get("conditions") or {}
-            addresses = [ip for ip in endpoint.get("addresses") or () if _is_ipv4(ip)]
-            found = {(ip, port) for ip in addresses[:1] for port in ports}
+            addresses = endpoint.get("addresses") or ()
+            good = [ip for ip in addresses if ip_version(ip) == version]
+            found = {(ip, port) for ip in good[:1] for port in ports}
             if conditions.get("ready", True) is not False:
                 ready |= found
             elif conditions.get("serving") and conditions.get("terminating"):
@@ -199,10 +218,11 @@ def host_ports(pods: Iterable[Document]) -> tuple[HostPort, ...]:
     A Pod on the host's network binds its ports itself. Where two Pods claim one port,
     the older Pod keeps it.
     """
-    taken: dict[tuple[str, int, str], HostPort] = {}
+    taken: dict[tuple[int, str, int, str], HostPort] = {}
     for pod in sorted(pods, key=_age):
         for port in host_ports_of(pod):
-            taken.setdefault((port.host_ip, port.port, port.protocol), port)
+            key = (ip_version(port.to[0]), port.host_ip, port.port, port.protocol)
+            taken.setdefault(key, port)
     return tuple(taken[key] for key in sorted(taken))
 
 
@@ -219,8 +239,9 @@ def host_ports_of(pod: Document) -> Iterator[HostPort]:
     """Yield the host ports of one Pod while it has an address and runs."""
     spec = pod.get("spec") or {}
     status = pod.get("status") or {}
-    ip = status.get("podIP") or ""
-    if spec.get("hostNetwork") or not _is_ipv4(ip):
+    ips = [entry.get("ip") for entry in status.get("podIPs") or ()]
+    ips = [ip for ip in ips or [status.get("podIP")] if ip_version(ip)]
+    if spec.get("hostNetwork"):
         return
     if status.get("phase") in {"Succeeded", "Failed"}:
         return
@@ -234,11 +255,17 @@ def host_ports_of(pod: Document) -> Iterator[HostPort]:
             if not port.get("hostPort"):
                 continue
             host_ip = port.get("hostIP") or ""
-            if host_ip not in _ANY and not _is_ipv4(host_ip):
-                continue
-            yield HostPort(
-                port=int(port["hostPort"]),
-                protocol=port.get("protocol") or "TCP",
-                to=(ip, int(port["containerPort"])),
-                host_ip="" if host_ip in _ANY else host_ip,
-            )
+            anywhere = host_ip in _ANY
+            version = ip_version(host_ip)
+            for ip in ips:
+                # "0.0.0.0" means every address of IPv4 alone, "::" every one.
+                if version not in {0, ip_version(ip)} and host_ip != "::":
+                    continue
+                if not version and not anywhere:
+                    continue
+                yield HostPort(
+                    port=int(port["hostPort"]),
+                    protocol=port.get("protocol") or "TCP",
+                    to=(ip, int(port["containerPort"])),
+                    host_ip="" if anywhere else host_ip,
+                )

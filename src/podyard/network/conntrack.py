@@ -31,24 +31,23 @@ _TUPLE_ORIG: Final = 1
 _TUPLE_REPLY: Final = 2
 _TUPLE_IP: Final = 1
 _TUPLE_PROTO: Final = 2
-_IP_SRC: Final = 1
-_IP_DST: Final = 2
+#: Source and destination, by address family.
+_IPS: Final = {socket.AF_INET: (1, 2), socket.AF_INET6: (3, 4)}
 _PROTO_NUM: Final = 1
 _PROTO_SRC: Final = 2
 _PROTO_DST: Final = 3
-#: struct nfgenmsg: IPv4, version 0, no resource.
-_HEADER: Final = struct.pack("=BBH", socket.AF_INET, 0, 0)
 
 
-def udp_flows() -> tuple[Flow, ...]:
-    """Return the UDP flows over IPv4 (blocking).
+def udp_flows(version: int = 4) -> tuple[Flow, ...]:
+    """Return the UDP flows over IPv4 or, with 6, IPv6 (blocking).
 
     Raises:
         OSError: not permitted, or the kernel has no connection tracking.
     """
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
     with _open() as netlink:
-        _send(netlink, _GET, _REQUEST | _DUMP, _HEADER)
-        return tuple(_flows(netlink))
+        _send(netlink, _GET, _REQUEST | _DUMP, _header(family))
+        return tuple(_flows(netlink, family))
 
 
 def forget_flows(flows: Iterable[Flow]) -> int:
@@ -60,13 +59,23 @@ def forget_flows(flows: Iterable[Flow]) -> int:
     known = 0
     with _open() as netlink:
         for flow in flows:
-            body = _HEADER + _nest(_TUPLE_ORIG, _tuple(flow.source, flow.to))
+            tuple_ = _tuple(flow.source, flow.to)
+            body = _header(_family(flow.to[0])) + _nest(_TUPLE_ORIG, tuple_)
             _send(netlink, _DELETE, _REQUEST | _ACK, body)
             number = _acknowledged(netlink)
             if number not in {0, errno.ENOENT}:
                 raise OSError(number, os.strerror(number))
             known += number == 0
     return known
+
+
+def _family(ip: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in ip else socket.AF_INET
+
+
+def _header(family: socket.AddressFamily) -> bytes:
+    """Return a struct nfgenmsg: a family, version 0, no resource."""
+    return struct.pack("=BBH", family, 0, 0)
 
 
 def _open() -> socket.socket:
@@ -81,7 +90,7 @@ def _send(netlink: socket.socket, kind: int, flags: int, body: bytes) -> None:
     netlink.send(struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body)
 
 
-def _flows(netlink: socket.socket) -> Iterator[Flow]:
+def _flows(netlink: socket.socket, family: socket.AddressFamily) -> Iterator[Flow]:
     while True:
         for kind, body in _messages(netlink.recv(1 << 18)):
             if kind == _DONE:
@@ -90,7 +99,7 @@ def _flows(netlink: socket.socket) -> Iterator[Flow]:
                 number = -struct.unpack_from("=i", body)[0]
                 raise OSError(number, os.strerror(number))
             if kind == _NEW:
-                flow = _flow(body)
+                flow = _flow(body, family)
                 if flow is not None:
                     yield flow
 
@@ -122,24 +131,26 @@ def _attributes(data: bytes) -> dict[int, bytes]:
     return found
 
 
-def _flow(body: bytes) -> Flow | None:
+def _flow(body: bytes, family: socket.AddressFamily) -> Flow | None:
     attributes = _attributes(body[4:])
     sent = _attributes(attributes.get(_TUPLE_ORIG, b""))
     protocol = _attributes(sent.get(_TUPLE_PROTO, b"")).get(_PROTO_NUM, b"\0")
     if protocol[0] != socket.IPPROTO_UDP:
         return None
     answer = _attributes(attributes.get(_TUPLE_REPLY, b""))
+    source, destination = _IPS[family]
     return Flow(
-        source=_end(sent, _IP_SRC, _PROTO_SRC),
-        to=_end(sent, _IP_DST, _PROTO_DST),
-        answers=_end(answer, _IP_SRC, _PROTO_SRC),
+        source=_end(sent, source, _PROTO_SRC),
+        to=_end(sent, destination, _PROTO_DST),
+        answers=_end(answer, source, _PROTO_SRC),
     )
 
 
 def _end(tuple_: dict[int, bytes], ip: int, port: int) -> Endpoint:
-    packed = _attributes(tuple_.get(_TUPLE_IP, b"")).get(ip, b"\0" * 4)
+    unknown = bytes(4 if ip in _IPS[socket.AF_INET] else 16)
+    packed = _attributes(tuple_.get(_TUPLE_IP, b"")).get(ip, unknown)
     number = _attributes(tuple_.get(_TUPLE_PROTO, b"")).get(port, b"\0\0")
-    return socket.inet_ntoa(packed), int(struct.unpack("!H", number)[0])
+    return str(ipaddress.ip_address(packed)), int(struct.unpack("!H", number)[0])
 
 
 def _attribute(kind: int, value: bytes) -> bytes:
@@ -152,8 +163,9 @@ def _nest(kind: int, value: bytes) -> bytes:
 
 
 def _tuple(source: Endpoint, to: Endpoint) -> bytes:
-    addresses = _attribute(_IP_SRC, _packed(source[0])) + _attribute(
-        _IP_DST, _packed(to[0])
+    first, second = _IPS[_family(to[0])]
+    addresses = _attribute(first, _packed(source[0])) + _attribute(
+        second, _packed(to[0])
     )
     protocol = (
         _attribute(_PROTO_NUM, bytes([socket.IPPROTO_UDP]))
@@ -164,7 +176,7 @@ def _tuple(source: Endpoint, to: Endpoint) -> bytes:
 
 
 def _packed(ip: str) -> bytes:
-    return ipaddress.IPv4Address(ip).packed
+    return ipaddress.ip_address(ip).packed
 
 
 def forget_stale_flows(targets: UdpTargets, facts: NetworkFacts) -> int:
@@ -175,9 +187,15 @@ def forget_stale_flows(targets: UdpTargets, facts: NetworkFacts) -> int:
     Raises:
         OSError: not permitted, or the kernel has no connection tracking.
     """
+    versions = (4, 6) if facts.pod_cidr_6 else (4,)
     with Netlink() as netlink:
-        host_ips = frozenset(str(item.interface.ip) for item in netlink.addresses())
+        host_ips = frozenset(
+            str(item.interface.ip)
+            for version in versions
+            for item in netlink.addresses(version)
+        )
+    flows = [flow for version in versions for flow in udp_flows(version)]
     stale = stale_flows(
-        udp_flows(), targets, service_cidr=facts.service_cidr, host_ips=host_ips
+        flows, targets, service_cidrs=facts.service_cidrs, host_ips=host_ips
     )
     return forget_flows(stale)

@@ -9,21 +9,19 @@ Source: https://kubernetes.io/docs/reference/networking/virtual-ips/
 """
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from typing import Final
 
 from podyard.lib.values import dataclass
-from podyard.network.build import Endpoint, HostPort, ServiceRule
+from podyard.network.build import Endpoint, HostPort, ServiceRule, ip_version
 from podyard.network.table import Collection, Table, replace_table
 
-_BY_ADDRESS: Final = "ipv4_addr . inet_proto . inet_service"
 _BY_PORT: Final = "inet_proto . inet_service"
-_PAIR: Final = "ipv4_addr . ipv4_addr"
 #: So many endpoints are chosen from by one rule each, more by a map.
 _RULES_BELOW: Final = 8
-#: A set in which the kernel notes who was sent where.
-_LEARNED: Final = "type ipv4_addr; size 65535; flags dynamic,timeout;"
+#: Every address on this link, or many: nothing of it is masqueraded.
+_GROUPS: Final = {4: "224.0.0.0/4", 6: "ff00::/8"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +35,8 @@ class NetworkFacts:
         service_cidr: the ClusterIPs.
         bridged_packets_are_filtered: the kernel's br_netfilter is on, so a reply
             between two Pods of the bridge passes connection tracking.
+        pod_cidr_6: its Pods' IPv6 addresses; empty for IPv4 alone.
+        service_cidr_6: likewise, the ClusterIPs.
     """
 
     table: str
@@ -44,6 +44,75 @@ class NetworkFacts:
     pod_cidr: str
     service_cidr: str
     bridged_packets_are_filtered: bool
+    pod_cidr_6: str = ""
+    service_cidr_6: str = ""
+
+    @property
+    def pod_cidrs(self) -> tuple[str, ...]:
+        """The addresses of its Pods, of each family."""
+        return tuple(filter(None, (self.pod_cidr, self.pod_cidr_6)))
+
+    @property
+    def service_cidrs(self) -> tuple[str, ...]:
+        """The ClusterIPs, of each family."""
+        return tuple(filter(None, (self.service_cidr, self.service_cidr_6)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """One address family: what rules of it are called, and where Pods and Services are.
+
+    Attributes:
+        version: 4 or 6.
+        pods: the addresses of its Pods.
+        services: the ClusterIPs.
+    """
+
+    version: int
+    pods: str
+    services: str
+
+    @property
+    def word(self) -> str:
+        """What nft calls it in a rule."""
+        return "ip" if self.version == 4 else "ip6"
+
+    @property
+    def suffix(self) -> str:
+        """What ends the names of its maps."""
+        return "" if self.version == 4 else "_6"
+
+    @property
+    def type(self) -> str:
+        """The type of its addresses."""
+        return f"ipv{self.version}_addr"
+
+    @property
+    def by_address(self) -> str:
+        """The type of address, protocol and port."""
+        return f"{self.type} . inet_proto . inet_service"
+
+    @property
+    def learned(self) -> str:
+        """A set in which the kernel notes who was sent where."""
+        return f"type {self.type}; size 65535; flags dynamic,timeout;"
+
+    @property
+    def to(self) -> str:
+        """What matches address, protocol and port."""
+        return f"{self.word} daddr . meta l4proto . th dport"
+
+    @property
+    def only(self) -> str:
+        """What matches its packets where no address does."""
+        return f"meta nfproto ipv{self.version}"
+
+
+def _families(facts: NetworkFacts) -> tuple[_Family, ...]:
+    families = [_Family(4, facts.pod_cidr, facts.service_cidr)]
+    if facts.pod_cidr_6:
+        families.append(_Family(6, facts.pod_cidr_6, facts.service_cidr_6))
+    return tuple(families)
 
 
 def decide_ruleset(
@@ -63,28 +132,28 @@ def decide_table(
     ports: Iterable[HostPort] = (),
 ) -> Table:
     """Return the table that forwards these."""
-    plan = _Plan(ipaddress.IPv4Network(facts.pod_cidr))
+    families = _families(facts)
+    plans = {family.version: _Plan(family) for family in families}
     for rule in services:
-        plan.add_service(rule)
+        plan = plans.get(ip_version(rule.ips[0]))
+        if plan is not None:
+            plan.add_service(rule)
     for port in ports:
-        plan.add_host_port(port)
-    hairpins = dict.fromkeys((f"{ip} . {ip}" for ip in sorted(plan.targets)), "")
+        plan = plans.get(ip_version(port.to[0]))
+        if plan is not None:
+            plan.add_host_port(port)
+    collections: dict[str, Collection] = {}
+    learned: dict[str, str] = {}
+    chains: dict[str, tuple[str, ...]] = {"refuse": _REFUSE}
+    for plan in plans.values():
+        collections |= plan.collections()
+        learned |= plan.learned
+        chains |= plan.chains
     return Table(
         name=facts.table,
-        collections={
-            "cluster_ips": Collection(
-                "map", f"{_BY_ADDRESS} : verdict", plan.addresses
-            ),
-            "host_ports": Collection("map", f"{_BY_PORT} : verdict", plan.host),
-            "unserved_ips": Collection("map", f"{_BY_ADDRESS} : verdict", plan.no_ips),
-            "unserved_ports": Collection("map", f"{_BY_PORT} : verdict", plan.no_ports),
-            "hairpins": Collection("set", _PAIR, hairpins),
-            "elsewhere": Collection(
-                "set", _BY_ADDRESS, dict.fromkeys(sorted(plan.elsewhere), "")
-            ),
-        },
-        learned=plan.learned,
-        chains={"refuse": _REFUSE, **plan.chains, **_base_chains(facts)},
+        collections=collections,
+        learned=learned,
+        chains=chains | _base_chains(facts, families),
     )
 
 
@@ -96,7 +165,7 @@ _REFUSE: Final = ("meta l4proto tcp reject with tcp reset", "reject")
 class _Plan:
     """Chains and the map entries that lead to them."""
 
-    pods: ipaddress.IPv4Network
+    family: _Family
     chains: dict[str, tuple[str, ...]] = field(default_factory=dict)
     addresses: dict[str, str] = field(default_factory=dict)
     host: dict[str, str] = field(default_factory=dict)
@@ -107,9 +176,28 @@ class _Plan:
     targets: dict[str, bool] = field(default_factory=dict)
     elsewhere: set[str] = field(default_factory=set)
 
+    def collections(self) -> dict[str, Collection]:
+        """Return the maps and sets of this family, by name."""
+        family, end = self.family, self.family.suffix
+        to_verdict, from_port = (
+            f"{family.by_address} : verdict",
+            f"{_BY_PORT} : verdict",
+        )
+        pair = f"{family.type} . {family.type}"
+        hairpins = dict.fromkeys((f"{ip} . {ip}" for ip in sorted(self.targets)), "")
+        elsewhere = dict.fromkeys(sorted(self.elsewhere), "")
+        return {
+            f"cluster_ips{end}": Collection("map", to_verdict, self.addresses),
+            f"host_ports{end}": Collection("map", from_port, self.host),
+            f"unserved_ips{end}": Collection("map", to_verdict, self.no_ips),
+            f"unserved_ports{end}": Collection("map", from_port, self.no_ports),
+            f"hairpins{end}": Collection("set", pair, hairpins),
+            f"elsewhere{end}": Collection("set", family.by_address, elsewhere),
+        }
+
     def add_service(self, rule: ServiceRule) -> None:
         protocol = rule.protocol.lower()
-        where = f"{rule.ips[0]}-{protocol}-{rule.port}"
+        where = f"{_named(rule.ips[0])}-{protocol}-{rule.port}"
         keys = [f"{ip} . {protocol} . {rule.port}" for ip in rule.ips]
         more = [f"{ip} . {protocol} . {rule.port}" for ip in rule.external_ips]
         verdict = self._serve(f"service-{where}", rule, rule.endpoints)
@@ -145,7 +233,8 @@ class _Plan:
         if rule.affinity_s:
             self._add_sticky(name, rule, endpoints)
         else:
-            self.chains.setdefault(name, _dnat(rule.protocol.lower(), endpoints))
+            rules = _dnat(self.family, rule.protocol.lower(), endpoints)
+            self.chains.setdefault(name, rules)
         self._aim(rule.protocol.lower(), endpoints)
         return name
 
@@ -155,22 +244,24 @@ class _Plan:
         choices: list[str] = []
         known: list[str] = []
         for ip, port in endpoints:
-            one = f"{name}-to-{ip}-{port}"
+            one = f"{name}-to-{_named(ip)}-{port}"
             memory = f"seen-{one}"
-            self.learned[memory] = _LEARNED
+            source = f"{self.family.word} saddr"
+            self.learned[memory] = self.family.learned
             self.chains[one] = (
-                f"update @{memory} {{ ip saddr timeout {rule.affinity_s}s }}",
-                *_dnat(rule.protocol.lower(), ((ip, port),)),
+                f"update @{memory} {{ {source} timeout {rule.affinity_s}s }}",
+                *_dnat(self.family, rule.protocol.lower(), ((ip, port),)),
             )
-            known.append(f"ip saddr @{memory} goto {one}")
+            known.append(f"{source} @{memory} goto {one}")
             choices.append(f"{len(choices)} : goto {one}")
         pick = f"numgen random mod {len(choices)} vmap {{ {', '.join(choices)} }}"
         self.chains[name] = (*known, pick)
 
     def add_host_port(self, port: HostPort) -> None:
         protocol = port.protocol.lower()
-        chain = f"host-{port.host_ip or 'any'}-{protocol}-{port.port}"
-        self.chains.setdefault(chain, _dnat(protocol, (port.to,)))
+        where = _named(port.host_ip) or f"any{self.family.suffix}"
+        chain = f"host-{where}-{protocol}-{port.port}"
+        self.chains.setdefault(chain, _dnat(self.family, protocol, (port.to,)))
         self._aim(protocol, (port.to,))
         if port.host_ip:
             key = f"{port.host_ip} . {protocol} . {port.port}"
@@ -179,54 +270,47 @@ class _Plan:
             self.host.setdefault(f"{protocol} . {port.port}", f"goto {chain}")
 
     def _aim(self, protocol: str, endpoints: Iterable[Endpoint]) -> None:
+        pods = ipaddress.ip_network(self.family.pods)
         for ip, port in endpoints:
             if ip not in self.targets:
-                self.targets[ip] = ipaddress.IPv4Address(ip) in self.pods
+                self.targets[ip] = ipaddress.ip_address(ip) in pods
             if not self.targets[ip]:
                 self.elsewhere.add(f"{ip} . {protocol} . {port}")
 
 
-def _dnat(protocol: str, endpoints: tuple[Endpoint, ...]) -> tuple[str, ...]:
+def _named(ip: str) -> str:
+    """Return an address as a name may hold it."""
+    return ip.replace(":", "-")
+
+
+def _dnat(
+    family: _Family, protocol: str, endpoints: tuple[Endpoint, ...]
+) -> tuple[str, ...]:
     # The protocol is named again because a port can only be rewritten where it exists.
-    match = f"meta l4proto {protocol}"
+    match, word = f"meta l4proto {protocol}", family.word
     if len(endpoints) > _RULES_BELOW:
         choices = ", ".join(
             f"{number} : {ip} . {port}" for number, (ip, port) in enumerate(endpoints)
         )
         pick = f"numgen random mod {len(endpoints)} map {{ {choices} }}"
-        return (f"{match} dnat ip addr . port to {pick}",)
+        return (f"{match} dnat {word} addr . port to {pick}",)
     # A few rules load much faster than a map. Each takes its share of what is left.
     last = len(endpoints) - 1
-    return tuple(
-        f"{match} dnat ip to {ip}:{port}"
-        if number == last
-        else f"{match} numgen random mod {last + 1 - number} 0 dnat ip to {ip}:{port}"
-        for number, (ip, port) in enumerate(endpoints)
-    )
+    rules = []
+    for number, (ip, port) in enumerate(endpoints):
+        chance = "" if number == last else f"numgen random mod {last + 1 - number} 0 "
+        host = f"[{ip}]" if ":" in ip else ip
+        rules.append(f"{match} {chance}dnat {word} to {host}:{port}")
+    return tuple(rules)
 
 
-def _base_chains(facts: NetworkFacts) -> dict[str, tuple[str, ...]]:
+def _base_chains(
+    facts: NetworkFacts, families: Sequence[_Family]
+) -> dict[str, tuple[str, ...]]:
     bridge = f'"{facts.bridge}"'
-    between_pods = (
-        []
-        if facts.bridged_packets_are_filtered
-        else [
-            # The reply would go straight from Pod to Pod, past the rewriting.
-            f"oifname {bridge} ct status dnat ip saddr {facts.pod_cidr} masquerade"
-        ]
-    )
-    leaving = (
-        f"ip saddr {facts.pod_cidr} "
-        f"ip daddr != {{ {facts.pod_cidr}, 224.0.0.0/4 }} "
-        f'oifname != {{ {bridge}, "lo" }} masquerade'
-    )
-    unserved = "ip daddr . meta l4proto . th dport vmap @unserved_ips"
-    refuse = (unserved, f"ip daddr {facts.service_cidr} goto refuse")
+    refuse = [rule for family in families for rule in _refusals(family)]
     return {
-        "services": (
-            "ip daddr . meta l4proto . th dport vmap @cluster_ips",
-            "fib daddr type local meta l4proto . th dport vmap @host_ports",
-        ),
+        "services": tuple(_entries(families)),
         "nat_prerouting": (
             "type nat hook prerouting priority dstnat; policy accept;",
             "jump services",
@@ -237,12 +321,8 @@ def _base_chains(facts: NetworkFacts) -> dict[str, tuple[str, ...]]:
         ),
         "nat_postrouting": (
             "type nat hook postrouting priority srcnat; policy accept;",
-            "ct status dnat ip saddr . ip daddr @hairpins masquerade",
             f"oifname {bridge} ip saddr 127.0.0.0/8 masquerade",
-            *between_pods,
-            leaving,
-            # An endpoint that is not here would answer the client past us.
-            "ct status dnat ip daddr . meta l4proto . th dport @elsewhere masquerade",
+            *(rule for family in families for rule in _masquerade(facts, family)),
         ),
         "raw_prerouting": (
             "type filter hook prerouting priority raw; policy accept;",
@@ -250,11 +330,12 @@ def _base_chains(facts: NetworkFacts) -> dict[str, tuple[str, ...]]:
         ),
         "filter_input": (
             "type filter hook input priority filter; policy accept;",
-            unserved,
+            *(f"{f.to} vmap @unserved_ips{f.suffix}" for f in families),
             # Only who begins: the host may have that port for its own end.
-            (
-                "ct state new fib daddr type local "
-                "meta l4proto . th dport vmap @unserved_ports"
+            *(
+                f"ct state new {f.only} fib daddr type local "
+                f"meta l4proto . th dport vmap @unserved_ports{f.suffix}"
+                for f in families
             ),
         ),
         "filter_forward": (
@@ -266,6 +347,39 @@ def _base_chains(facts: NetworkFacts) -> dict[str, tuple[str, ...]]:
             *refuse,
         ),
     }
+
+
+def _entries(families: Sequence[_Family]) -> Iterator[str]:
+    for family in families:
+        yield f"{family.to} vmap @cluster_ips{family.suffix}"
+        # What the kernel never lets a packet from ::1 leave by, is not sent there.
+        local = family.only if family.version == 4 else "ip6 daddr != ::1"
+        yield (
+            f"{local} fib daddr type local "
+            f"meta l4proto . th dport vmap @host_ports{family.suffix}"
+        )
+
+
+def _masquerade(facts: NetworkFacts, family: _Family) -> Iterator[str]:
+    bridge = f'"{facts.bridge}"'
+    word, pods = family.word, family.pods
+    pair = f"{word} saddr . {word} daddr"
+    yield f"ct status dnat {pair} @hairpins{family.suffix} masquerade"
+    if not facts.bridged_packets_are_filtered:
+        # The reply would go straight from Pod to Pod, past the rewriting.
+        yield f"oifname {bridge} ct status dnat {word} saddr {pods} masquerade"
+    yield (
+        f"{word} saddr {pods} "
+        f"{word} daddr != {{ {pods}, {_GROUPS[family.version]} }} "
+        f'oifname != {{ {bridge}, "lo" }} masquerade'
+    )
+    # An endpoint that is not here would answer the client past us.
+    yield f"ct status dnat {family.to} @elsewhere{family.suffix} masquerade"
+
+
+def _refusals(family: _Family) -> Iterator[str]:
+    yield f"{family.to} vmap @unserved_ips{family.suffix}"
+    yield f"{family.word} daddr {family.services} goto refuse"
 
 
 # --- flows that lead nowhere ---
@@ -292,11 +406,11 @@ class UdpTargets:
 
     Attributes:
         addresses: address and port → endpoints.
-        ports: port of the host → endpoints.
+        ports: address family (4 or 6) and port of the host → endpoints.
     """
 
     addresses: Mapping[Endpoint, frozenset[Endpoint]]
-    ports: Mapping[int, frozenset[Endpoint]]
+    ports: Mapping[tuple[int, int], frozenset[Endpoint]]
 
 
 def udp_targets(
@@ -304,7 +418,7 @@ def udp_targets(
 ) -> UdpTargets:
     """Return where UDP goes by these rules."""
     addresses: dict[Endpoint, frozenset[Endpoint]] = {}
-    host: dict[int, frozenset[Endpoint]] = {}
+    host: dict[tuple[int, int], frozenset[Endpoint]] = {}
     for rule in services:
         if rule.protocol != "UDP":
             continue
@@ -314,12 +428,13 @@ def udp_targets(
         for ip in rule.external_ips:
             addresses.setdefault((ip, rule.port), outside)
         if rule.node_port:
-            host.setdefault(rule.node_port, outside)
+            host.setdefault((ip_version(rule.ips[0]), rule.node_port), outside)
     for port in ports:
         if port.protocol == "UDP" and port.host_ip:
             addresses.setdefault((port.host_ip, port.port), frozenset({port.to}))
         elif port.protocol == "UDP":
-            host.setdefault(port.port, frozenset({port.to}))
+            key = (ip_version(port.to[0]), port.port)
+            host.setdefault(key, frozenset({port.to}))
     return UdpTargets(addresses, host)
 
 
@@ -327,7 +442,7 @@ def stale_flows(
     flows: Iterable[Flow],
     targets: UdpTargets,
     *,
-    service_cidr: str,
+    service_cidrs: Iterable[str],
     host_ips: frozenset[str],
 ) -> Iterator[Flow]:
     """Yield the flows that lead where the rules would not send them now.
@@ -338,17 +453,20 @@ def stale_flows(
     Args:
         flows: the UDP flows of this machine.
         targets: where UDP goes now.
-        service_cidr: the ClusterIPs.
+        service_cidrs: the ClusterIPs.
         host_ips: the addresses of this machine.
     """
-    network = ipaddress.IPv4Network(service_cidr)
+    networks = [ipaddress.ip_network(cidr) for cidr in service_cidrs]
     for flow in flows:
         if flow.to in targets.addresses:
             wanted = targets.addresses[flow.to]
-        elif ipaddress.IPv4Address(flow.to[0]) in network:
+        elif any(ipaddress.ip_address(flow.to[0]) in net for net in networks):
             wanted = frozenset()
-        elif flow.to[0] in host_ips and flow.to[1] in targets.ports:
-            wanted = targets.ports[flow.to[1]]
+        elif flow.to[0] in host_ips:
+            port = (ip_version(flow.to[0]), flow.to[1])
+            if port not in targets.ports:
+                continue
+            wanted = targets.ports[port]
         else:
             continue
         if flow.answers not in wanted:

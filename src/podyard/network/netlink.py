@@ -10,9 +10,13 @@ import socket
 import struct
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 
 from podyard.lib.values import dataclass
+
+#: An address with its prefix, and a network, of either family.
+Interface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _NEWLINK: Final = 16
 _DELLINK: Final = 17
@@ -32,6 +36,7 @@ _REPLACE: Final = 0x100
 _EXCL: Final = 0x200
 _CREATE: Final = 0x400
 
+_FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _IFF_UP: Final = 0x1
 _TABLE_MAIN: Final = 254
 _PROTO_STATIC: Final = 4
@@ -45,6 +50,8 @@ _IFLA_LINKINFO: Final = 18
 _INFO_KIND: Final = 1
 _IFA_ADDRESS: Final = 1
 _IFA_LOCAL: Final = 2
+#: The address is used at once, without asking whether somebody has it already.
+_IFA_F_NODAD: Final = 0x02
 _RTA_DST: Final = 1
 _RTA_OIF: Final = 4
 
@@ -62,17 +69,17 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An IPv4 address of a device."""
+    """An address of a device."""
 
     link_index: int
-    interface: ipaddress.IPv4Interface
+    interface: Interface
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """An IPv4 route; the default route is ``0.0.0.0/0``."""
+    """A route; the default routes are ``0.0.0.0/0`` and ``::/0``."""
 
-    network: ipaddress.IPv4Network
+    network: Network
     link_index: int
     table: int
 
@@ -110,15 +117,15 @@ class Netlink:
         """Return the device of that name."""
         return next((link for link in self.links() if link.name == name), None)
 
-    def addresses(self) -> tuple[Address, ...]:
-        """Return the IPv4 addresses."""
-        request = struct.pack("=BBBBI", socket.AF_INET, 0, 0, 0, 0)
+    def addresses(self, version: int = 4) -> tuple[Address, ...]:
+        """Return the addresses of one family: IPv4 or, with 6, IPv6."""
+        request = struct.pack("=BBBBI", _FAMILY[version], 0, 0, 0, 0)
         dump = self._ask(_GETADDR, _REQUEST | _DUMP, request)
         return tuple(_address(body) for kind, body in dump if kind == _NEWADDR)
 
-    def routes(self) -> tuple[Route, ...]:
-        """Return the IPv4 unicast routes of every table but the local one."""
-        request = struct.pack("=BBBBBBBBI", socket.AF_INET, *[0] * 8)
+    def routes(self, version: int = 4) -> tuple[Route, ...]:
+        """Return the unicast routes of one family, those to ourselves left out."""
+        request = struct.pack("=BBBBBBBBI", _FAMILY[version], *[0] * 8)
         dump = self._ask(_GETROUTE, _REQUEST | _DUMP, request)
         found = (_route(body) for kind, body in dump if kind == _NEWROUTE)
         return tuple(route for route in found if route is not None)
@@ -149,25 +156,25 @@ class Netlink:
         body = struct.pack("=BBHiII", 0, 0, 0, index, 0, 0)
         self._ask(_DELLINK, _REQUEST | _ACK, body)
 
-    def add_address(self, index: int, interface: ipaddress.IPv4Interface) -> None:
+    def add_address(self, index: int, interface: Interface) -> None:
         """Give a device an address; having it already is fine."""
         packed = interface.ip.packed
+        flags = _IFA_F_NODAD if interface.version == 6 else 0
+        family = _FAMILY[interface.version]
         body = (
-            struct.pack(
-                "=BBBBI", socket.AF_INET, interface.network.prefixlen, 0, 0, index
-            )
+            struct.pack("=BBBBI", family, interface.network.prefixlen, flags, 0, index)
             + _attribute(_IFA_LOCAL, packed)
             + _attribute(_IFA_ADDRESS, packed)
         )
         self._ask(_NEWADDR, _REQUEST | _ACK | _CREATE | _REPLACE, body)
 
-    def replace_route(self, network: ipaddress.IPv4Network, index: int) -> None:
+    def replace_route(self, network: Network, index: int) -> None:
         """Send a network out of a device, whatever route it had in the main table."""
         self._ask(
             _NEWROUTE, _REQUEST | _ACK | _CREATE | _REPLACE, _route_body(network, index)
         )
 
-    def delete_route(self, network: ipaddress.IPv4Network, index: int) -> None:
+    def delete_route(self, network: Network, index: int) -> None:
         """Remove such a route; ``OSError`` when there is none."""
         self._ask(_DELROUTE, _REQUEST | _ACK, _route_body(network, index))
 
@@ -241,24 +248,25 @@ def _address(body: bytes) -> Address:
     _, prefix, _, _, index = struct.unpack_from("=BBBBI", body)
     attributes = _attributes(body[8:])
     packed = attributes.get(_IFA_LOCAL) or attributes[_IFA_ADDRESS]
-    return Address(index, ipaddress.IPv4Interface((packed, prefix)))
+    return Address(index, ipaddress.ip_interface((packed, prefix)))
 
 
 def _route(body: bytes) -> Route | None:
-    _, prefix, _, _, table, _, _, kind, _ = struct.unpack_from("=BBBBBBBBI", body)
+    family, prefix, _, _, table, _, _, kind, _ = struct.unpack_from("=BBBBBBBBI", body)
     if kind != _TYPE_UNICAST:
         return None
     attributes = _attributes(body[12:])
-    packed = attributes.get(_RTA_DST, b"\0\0\0\0")
-    network = ipaddress.IPv4Network((packed, prefix), strict=False)
+    anywhere = bytes(16 if family == socket.AF_INET6 else 4)
+    packed = attributes.get(_RTA_DST, anywhere)
+    network = ipaddress.ip_network((packed, prefix), strict=False)
     return Route(network, _number(attributes.get(_RTA_OIF)), table)
 
 
-def _route_body(network: ipaddress.IPv4Network, index: int) -> bytes:
+def _route_body(network: Network, index: int) -> bytes:
     return (
         struct.pack(
             "=BBBBBBBBI",
-            socket.AF_INET,
+            _FAMILY[network.version],
             network.prefixlen,
             0,
             0,

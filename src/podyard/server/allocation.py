@@ -9,18 +9,21 @@ v1.36) and KEP-3070 for the split of the range.
 """
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import field
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Any, Final, TypeAlias
+from ipaddress import ip_address, ip_network
+from typing import Any, Final
 
 from podyard.api.documents import Document
-from podyard.api.errors import ApiError, FieldError, internal, invalid, invalid_object
+from podyard.api.errors import ApiError, internal, invalid
 from podyard.lib.values import dataclass
+from podyard.server.address_families import (
+    HEADLESS,
+    family_of,
+    fill_families,
+    refused,
+)
 
-Network: TypeAlias = IPv4Network | IPv6Network
-
-HEADLESS: Final = "None"
 _WITH_PORTS: Final = {"NodePort", "LoadBalancer"}
 _TRIES: Final = 64
 
@@ -86,9 +89,9 @@ class NumberPool:
 class Allocation:
     """What one write of a Service took, and what it makes free when it succeeds."""
 
-    ips: list[int] = field(default_factory=list)
+    ips: list[str] = field(default_factory=list)
     ports: list[int] = field(default_factory=list)
-    freed_ips: list[int] = field(default_factory=list)
+    freed_ips: list[str] = field(default_factory=list)
     freed_ports: list[int] = field(default_factory=list)
 
 
@@ -110,58 +113,76 @@ def _node_ports(service: Document | None) -> list[int]:
     return [port for port in found if port]
 
 
+class _ClusterIps:
+    """The service CIDR of one family."""
+
+    def __init__(self, cidr: str, chance: random.Random) -> None:
+        network = ip_network(cidr)
+        self.cidr = cidr
+        self.family = f"IPv{network.version}"
+        size = network.num_addresses
+        first = int(network.network_address) + 1
+        last = int(network.network_address) + size - (2 if network.version == 4 else 1)
+        low = min(max(16, size // 16), 256)
+        self._numbers = NumberPool(first, last, reserve_low=low, chance=chance)
+
+    def __contains__(self, ip: str) -> bool:
+        return family_of(ip) == self.family and int(ip_address(ip)) in self._numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def take(self, ip: str) -> bool:
+        return self._numbers.take(int(ip_address(ip)))
+
+    def give_back(self, ip: str) -> None:
+        self._numbers.give_back(int(ip_address(ip)))
+
+    def choose(self) -> str:
+        return str(ip_address(self._numbers.choose()))
+
+
 class ServiceAddresses:
-    """The service CIDR and the node port range.
+    """The service CIDRs and the node port range.
 
     Args:
-        cidr: the range of ClusterIPs.
+        cidrs: the ranges of ClusterIPs, one a family; the first is that of Services
+            that do not say.
         node_ports: the first and last node port.
         chance: chooses.
     """
 
     def __init__(
         self,
-        cidr: str,
+        cidrs: Sequence[str],
         node_ports: tuple[int, int] = (30000, 32767),
         chance: random.Random | None = None,
     ) -> None:
         chance = chance or random.SystemRandom()
-        self.network: Network = ip_network(cidr)
+        pools = [_ClusterIps(cidr, chance) for cidr in cidrs]
+        self._pools = {pool.family: pool for pool in pools}
         self.node_ports = node_ports
-        size = self.network.num_addresses
-        first = int(self.network.network_address) + 1
-        v4 = self.network.version == 4
-        last = int(self.network.network_address) + size - (2 if v4 else 1)
-        low = min(max(16, size // 16), 256)
-        self._ips = NumberPool(first, last, reserve_low=low, chance=chance)
         count = node_ports[1] - node_ports[0] + 1
         low_ports = min(max(16, count // 32), 128) if count > 16 else 0
         self._ports = NumberPool(*node_ports, reserve_low=low_ports, chance=chance)
 
     @property
-    def family(self) -> str:
-        """``IPv4`` or ``IPv6``."""
-        return f"IPv{self.network.version}"
-
-    @property
     def in_use(self) -> tuple[int, int]:
         """How many ClusterIPs and node ports are taken."""
-        return len(self._ips), len(self._ports)
+        return sum(map(len, self._pools.values())), len(self._ports)
 
     def load(self, services: Iterable[Document]) -> None:
         """Take what stored Services have."""
         for service in services:
-            for text in _addresses(service):
-                self._ips.take(int(ip_address(text)))
+            for ip in _addresses(service):
+                if family_of(ip) in self._pools:  # or the cluster had it once
+                    self._pools[family_of(ip)].take(ip)
             for port in _node_ports(service):
                 self._ports.take(port)
 
     def release(self, service: Document) -> None:
         """Free what a deleted Service had."""
-        for text in _addresses(service):
-            self._ips.give_back(int(ip_address(text)))
-        for port in _node_ports(service):
-            self._ports.give_back(port)
+        self._give_back(_addresses(service), _node_ports(service))
 
     def commit(self, allocation: Allocation) -> None:
         """Free what the stored Service no longer has."""
@@ -171,9 +192,10 @@ class ServiceAddresses:
         """Free what was taken for a Service that was not stored."""
         self._give_back(allocation.ips, allocation.ports)
 
-    def _give_back(self, ips: Iterable[int], ports: Iterable[int]) -> None:
-        for number in ips:
-            self._ips.give_back(number)
+    def _give_back(self, ips: Iterable[str], ports: Iterable[int]) -> None:
+        for ip in ips:
+            if family_of(ip) in self._pools:
+                self._pools[family_of(ip)].give_back(ip)
         for port in ports:
             self._ports.give_back(port)
 
@@ -187,48 +209,18 @@ class ServiceAddresses:
             _keep_allocated(new, old)
         allocation = Allocation()
         try:
-            self._fill_families(new)
+            fill_families(new, old, tuple(self._pools))
             self._fill_ips(new, old, allocation)
             self._fill_ports(new, old, allocation)
         except ApiError:
             self.rollback(allocation)
             raise
         kept_ips, kept_ports = _addresses(new), _node_ports(new)
-        allocation.freed_ips = [
-            int(ip_address(text)) for text in _addresses(old) if text not in kept_ips
-        ]
+        allocation.freed_ips = [ip for ip in _addresses(old) if ip not in kept_ips]
         allocation.freed_ports = [
             port for port in _node_ports(old) if port not in kept_ports
         ]
         return allocation
-
-    def _fill_families(self, service: Document) -> None:
-        spec = _spec(service)
-        if spec.get("type") == "ExternalName":
-            for name in ("ipFamilies", "ipFamilyPolicy", "clusterIPs", "clusterIP"):
-                spec.pop(name, None)
-            return
-        policy = spec.setdefault("ipFamilyPolicy", "SingleStack")
-        if policy == "RequireDualStack":
-            raise _refused(
-                service,
-                invalid(
-                    "spec.ipFamilyPolicy",
-                    policy,
-                    "this cluster is not configured for dual-stack services",
-                ),
-            )
-        families = spec.setdefault("ipFamilies", [self.family])
-        for index, family in enumerate(families):
-            if family != self.family:
-                raise _refused(
-                    service,
-                    invalid(
-                        f"spec.ipFamilies[{index}]",
-                        family,
-                        "not configured on this cluster",
-                    ),
-                )
 
     def _fill_ips(
         self, service: Document, old: Document | None, allocation: Allocation
@@ -236,42 +228,44 @@ class ServiceAddresses:
         spec = _spec(service)
         if spec.get("type") == "ExternalName":
             return
-        wanted = spec.get("clusterIPs") or []
-        single = spec.get("clusterIP") or (wanted[0] if wanted else "")
-        if single == HEADLESS:
+        wanted = _wanted_ips(spec)
+        if wanted[:1] == [HEADLESS]:
             spec["clusterIP"], spec["clusterIPs"] = HEADLESS, [HEADLESS]
             return
-        if single and single in _addresses(old):
-            spec["clusterIP"], spec["clusterIPs"] = single, wanted or [single]
-            return
-        chosen = self._take_ip(service, single) if single else self._choose_ip()
-        allocation.ips.append(int(ip_address(chosen)))
-        spec["clusterIP"], spec["clusterIPs"] = chosen, [chosen]
+        held = _addresses(old)
+        found: list[str] = []
+        for index, family in enumerate(spec["ipFamilies"]):
+            ip = wanted[index] if index < len(wanted) else ""
+            if not ip or ip not in held:
+                ip = self._take_ip(service, ip) if ip else self._choose_ip(family)
+                allocation.ips.append(ip)
+            found.append(ip)
+        spec["clusterIP"], spec["clusterIPs"] = found[0], found
 
-    def _choose_ip(self) -> str:
+    def _choose_ip(self, family: str) -> str:
         try:
-            return str(ip_address(self._ips.choose()))
+            return self._pools[family].choose()
         except RangeFullError as error:
             raise internal(f"failed to allocate a serviceIP: {error}") from error
 
     def _take_ip(self, service: Document, text: str) -> str:
         why = ""
         try:
-            number = int(ip_address(text))
+            pool = self._pools[family_of(text)]
         except ValueError:
-            number, why = 0, f"{text!r} is not an IP address"
-        if not why and (
-            ip_address(text) not in self.network or number not in self._ips
-        ):
-            why = (
-                f"the provided IP ({text}) is not in the valid range. "
-                f"The range of valid IPs is {self.network}"
-            )
-        if not why and not self._ips.take(number):
-            why = "provided IP is already allocated"
+            why = f"{text!r} is not an IP address"
+        else:
+            if text not in pool:
+                why = (
+                    f"the provided IP ({text}) is not in the valid range. "
+                    f"The range of valid IPs is {pool.cidr}"
+                )
+            elif not pool.take(text):
+                why = "provided IP is already allocated"
         if why:
             detail = f"failed to allocate IP {text}: {why}"
-            raise _refused(service, invalid("spec.clusterIPs", [text], detail))
+            listed = _wanted_ips(_spec(service))
+            raise refused(service, [invalid("spec.clusterIPs", listed, detail)])
         return text
 
     def _fill_ports(
@@ -338,7 +332,7 @@ class ServiceAddresses:
             return
         else:
             why = "provided port is already allocated"
-        raise _refused(service, invalid(path, number, why))
+        raise refused(service, [invalid(path, number, why)])
 
 
 def _wants_node_ports(spec: dict[str, Any]) -> bool:
@@ -347,9 +341,9 @@ def _wants_node_ports(spec: dict[str, Any]) -> bool:
     return spec.get("type") == "NodePort"
 
 
-def _refused(service: Document, error: FieldError) -> ApiError:
-    name = (service.get("metadata") or {}).get("name") or ""
-    return invalid_object("", "Service", name, [error])
+def _wanted_ips(spec: dict[str, Any]) -> list[str]:
+    single = spec.get("clusterIP")
+    return list(spec.get("clusterIPs") or ([single] if single else []))
 
 
 def _keep_allocated(new: Document, old: Document) -> None:

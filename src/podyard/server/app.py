@@ -3,7 +3,7 @@
 ::
 
     server = ApiServer(
-        ServerConfig(service_cidr="10.96.0.0/16", tls=context),
+        ServerConfig(service_cidrs=("10.96.0.0/16",), tls=context),
         store=store,
         schemas=Schemas(data["definitions"]),
         openapi=OpenApiDocuments(data["definitions"], KUBERNETES_VERSION),
@@ -60,7 +60,8 @@ class ServerConfig:
     """What an operator may choose.
 
     Attributes:
-        service_cidr: the range of ClusterIPs.
+        service_cidrs: the ranges of ClusterIPs, one or one a family; the first is
+            the one Services get that do not say.
         node_ports: the first and last node port.
         tls: the server's certificate, and how client certificates are verified
             (``CERT_OPTIONAL``); ``None`` where no listener speaks TLS.
@@ -70,7 +71,7 @@ class ServerConfig:
         gates: the features that are on.
     """
 
-    service_cidr: str = "10.96.0.0/16"
+    service_cidrs: tuple[str, ...] = ("10.96.0.0/16",)
     node_ports: tuple[int, int] = (30000, 32767)
     tls: ssl.SSLContext | None = field(default=None, repr=False)
     node_tls: ssl.SSLContext | None = field(default=None, repr=False)
@@ -136,7 +137,7 @@ class ApiServer:
         self._more_checks = dict(checks or {})
         self.registry = Registry(store, load_resources())
         self.addresses = ServiceAddresses(
-            config.service_cidr, config.node_ports, random.SystemRandom()
+            config.service_cidrs, config.node_ports, random.SystemRandom()
         )
         self.measures = Measures(self.registry)
         for metric in store_metrics(store.statistics):

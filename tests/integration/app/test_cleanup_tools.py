@@ -19,7 +19,7 @@ from podyard.app.host import (
     snapshotter_for,
 )
 from podyard.lib.linux import read_mounts, remove_path, unmount_below
-from podyard.network.bridge import HostSysctls
+from podyard.network.bridge import HostSysctls, forwarding_6, has_ipv6
 from podyard.network.netlink import Netlink
 
 pytestmark = pytest.mark.integration
@@ -160,17 +160,45 @@ def test_host_is_observed_quickly():
     assert "CAP_SYS_ADMIN" in host.capabilities
 
 
-def test_kernel_settings_are_put_back(tmp_path):
+@pytest.mark.parametrize("check", ["_check_sysctls", "_check_routers_are_heard"])
+def test_kernel_settings_are_put_back(tmp_path, check):
     """In a network namespace of its own, so that the host keeps its setting."""
+    if "routers" in check and not has_ipv6():
+        pytest.skip("the kernel has no IPv6")
     child = os.fork()
     if child == 0:
         code = 1
         try:
             ctypes.CDLL(None).unshare(0x40000000)
-            code = _check_sysctls(tmp_path)
+            code = globals()[check](tmp_path)
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def _check_routers_are_heard(tmp_path: Path) -> int:
+    for command in (
+        "ip link add up0 type veth peer name up1",
+        "ip link add down0 type veth peer name down1",
+        "ip link add bridge0 type bridge",
+        "ip link set up1 master bridge0",
+        "ip link set up0 up",
+        "ip link set up1 up",
+        "ip link set bridge0 up",
+    ):
+        subprocess.run(command.split(), check=True)
+    conf = Path("/proc/sys/net/ipv6/conf")
+    before = {path: path.read_text() for path in conf.glob("*/accept_ra")}
+    sysctls = HostSysctls(tmp_path / "record.json")
+    sysctls.ensure(forwarding_6())
+    heard = {p.parent.name for p in before if p.read_text() == "2\n"}
+    assert heard == {"up0"}
+    assert (conf / "all/forwarding").read_text() == "1\n"
+    assert forwarding_6() == {}
+    sysctls.restore()
+    assert {path: path.read_text() for path in before} == before
+    assert (conf / "all/forwarding").read_text() == "0\n"
+    return 0
 
 
 def _check_sysctls(tmp_path: Path) -> int:

@@ -48,6 +48,21 @@ def test_instances_share_nothing(table, tmp_path):
     assert not any(a.overlaps(b) for a in networks for b in networks if a is not b)
 
 
+def test_ipv6_ranges_are_given_where_they_are_wished_for(table, tmp_path):
+    plain = allocate(table, tmp_path, "a")
+    rows = [allocate(table, tmp_path, name, ipv6=True) for name in ("b", "c")]
+    again = allocate(table, tmp_path, "b", ipv6=True)
+    without = allocate(table, tmp_path, "b")
+
+    assert (plain.pod_cidrs, plain.gateway_6) == ((str(plain.pod_cidr),), None)
+    assert again == rows[0] == parse_instance(rows[0].to_json())
+    networks = [n for row in rows for n in (row.pod_cidr_6, row.service_cidr_6)]
+    assert all(network.is_private for network in networks)
+    assert not any(a.overlaps(b) for a in networks for b in networks if a is not b)
+    assert rows[0].node_ips == (str(rows[0].pod_cidr[1]), str(rows[0].pod_cidr_6[1]))
+    assert len(without.service_cidrs) == 1
+
+
 def test_first_instance_has_the_node_ports_of_every_kubernetes(table, tmp_path):
     assert allocate(table, tmp_path, "a").node_port_range == (30000, 32767)
 

@@ -26,7 +26,7 @@ CONFIG = ContainerdConfig(
     sandbox_image="podyard.local/sandbox:1",
     network="podyard-p",
     bridge="pyd-p",
-    pod_cidr="10.88.3.0/24",
+    pod_cidrs=("10.88.3.0/24",),
     cni_conf_dir="/data/net.d",
     cni_bin_dir="/usr/lib/cni",
     cni_state_dir="/run/p/cni",
@@ -162,6 +162,16 @@ def test_network_is_a_plain_bridge():
     assert not bridge["ipMasq"]
     assert bridge["ipam"]["ranges"] == [[{"subnet": "10.88.3.0/24"}]]
     assert bridge["ipam"]["dataDir"] == "/run/p/cni"
+
+
+def test_network_of_both_families_gives_an_address_and_a_way_out_of_each():
+    config = replace(CONFIG, pod_cidrs=("10.88.3.0/24", "fd88::/64"))
+
+    (bridge,) = json.loads(build_cni(config))["plugins"]
+
+    ipam = bridge["ipam"]
+    assert ipam["ranges"] == [[{"subnet": "10.88.3.0/24"}], [{"subnet": "fd88::/64"}]]
+    assert ipam["routes"] == [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
 
 
 @pytest.mark.parametrize(

@@ -98,11 +98,24 @@ def test_endpoints_that_serve_are_used(endpoints, expected):
         pytest.param(
             service(type="ExternalName", externalName="example.com"), id="external-name"
         ),
-        pytest.param(service(ip="fd00::5"), id="ipv6"),
     ],
 )
-def test_service_without_an_ipv4_address_has_no_rule(document):
+def test_service_without_an_address_has_no_rule(document):
     assert service_rules([document], []) == ()
+
+
+def test_each_family_of_a_service_leads_to_endpoints_of_its_own():
+    both = service(clusterIPs=["10.96.0.5", "fd77::5"], externalIPs=["fd99::1"])
+    slices = [
+        endpoint_slice(endpoint("10.88.0.2")),
+        endpoint_slice(endpoint("fd88::2"), addressType="IPv6"),
+    ]
+
+    four, six = service_rules([both], slices)
+
+    assert (four.ips, four.endpoints) == (("10.96.0.5",), (("10.88.0.2", 8080),))
+    assert (six.ips, six.endpoints) == (("fd77::5",), (("fd88::2", 8080),))
+    assert (four.external_ips, six.external_ips) == ((), ("fd99::1",))
 
 
 def test_ports_are_matched_by_name():
@@ -201,7 +214,7 @@ HERE, ELSEWHERE = ("10.88.0.2", 8080), ("192.0.2.1", 8080)
 def test_traffic_policies_keep_to_this_node(spec, ips, expected):
     slices = [endpoint_slice(*(endpoint(ip) for ip, _ in ips))]
 
-    (rule,) = service_rules([service(**spec)], slices, pod_cidr="10.88.0.0/24")
+    (rule,) = service_rules([service(**spec)], slices, pod_cidrs=("10.88.0.0/24",))
 
     assert (
         rule.endpoints,
@@ -540,8 +553,93 @@ def test_flows_to_where_nobody_serves_are_stale(to, answers, is_stale):
     found = stale_flows(
         [flow],
         udp_targets([dns, rule()], [port]),
-        service_cidr="10.96.0.0/20",
+        service_cidrs=("10.96.0.0/20",),
         host_ips=frozenset({"10.88.0.1", "127.0.0.1"}),
     )
 
     assert (list(found) == [flow]) is is_stale
+
+
+BOTH = NetworkFacts(
+    "podyard-p",
+    "pyd-p",
+    "10.88.0.0/24",
+    "10.96.0.0/20",
+    bridged_packets_are_filtered=False,
+    pod_cidr_6="fd88::/64",
+    service_cidr_6="fd77::/112",
+)
+
+
+def test_rules_of_ipv6_stand_beside_those_of_ipv4():
+    four = ServiceRule(("10.96.0.5",), 80, "TCP", (("10.88.0.2", 80),), 30080)
+    six = ServiceRule(("fd77::5",), 80, "TCP", (("fd88::2", 80),), 30080)
+    sticky = ServiceRule(("fd77::6",), 53, "UDP", (("fd88::3", 53),), affinity_s=9)
+    ports = [
+        HostPort(8080, "TCP", ("10.88.0.2", 80)),
+        HostPort(8080, "TCP", ("fd88::2", 80)),
+    ]
+
+    table = decide_table(BOTH, services=[four, six, sticky], ports=ports)
+
+    maps, chains = table.collections, table.chains
+    assert maps["cluster_ips"].elements == {
+        "10.96.0.5 . tcp . 80": "goto service-10.96.0.5-tcp-80"
+    }
+    assert maps["cluster_ips_6"].elements == {
+        "fd77::5 . tcp . 80": "goto service-fd77--5-tcp-80",
+        "fd77::6 . udp . 53": "goto service-fd77--6-udp-53",
+    }
+    assert maps["host_ports_6"].elements == {
+        "tcp . 30080": "goto service-fd77--5-tcp-80",
+        "tcp . 8080": "goto host-any_6-tcp-8080",
+    }
+    assert chains["service-fd77--5-tcp-80"] == (
+        "meta l4proto tcp dnat ip6 to [fd88::2]:80",
+    )
+    assert chains["host-any-tcp-8080"] == ("meta l4proto tcp dnat ip to 10.88.0.2:80",)
+    assert table.learned["seen-service-fd77--6-udp-53-to-fd88--3-53"].startswith(
+        "type ipv6_addr"
+    )
+    assert "ip6 daddr fd77::/112 goto refuse" in chains["filter_forward"]
+
+
+def test_nothing_of_ipv6_is_said_where_pods_have_none():
+    six = ServiceRule(("fd77::5",), 80, "TCP", (("fd88::2", 80),))
+
+    text = decide_ruleset(FACTS, services=[six])
+
+    assert "ip6" not in text
+    assert "ipv6" not in text
+    assert "fd77" not in text
+
+
+def test_a_host_port_leads_each_family_to_the_address_of_its_own():
+    document = pod()
+    document["status"]["podIPs"] = [{"ip": "10.88.0.9"}, {"ip": "fd88::9"}]
+    named = pod("b", ports=[{"containerPort": 80, "hostPort": 1, "hostIP": "fd00::1"}])
+    named["status"]["podIPs"] = [{"ip": "10.88.0.8"}, {"ip": "fd88::8"}]
+
+    found = host_ports([document, named])
+
+    assert found == (
+        HostPort(8080, "TCP", ("10.88.0.9", 80)),
+        HostPort(8080, "TCP", ("fd88::9", 80)),
+        HostPort(1, "TCP", ("fd88::8", 80), host_ip="fd00::1"),
+    )
+
+
+def test_stale_flows_of_ipv6_are_found():
+    rule_6 = ServiceRule(("fd77::5",), 53, "UDP", (("fd88::2", 53),), 30053)
+    gone = Flow(("fd88::9", 4), ("fd77::5", 53), ("fd88::7", 53))
+    port = Flow(("fd00::9", 4), ("fd00::1", 30053), ("fd88::7", 53))
+    stays = Flow(("fd88::9", 5), ("fd77::5", 53), ("fd88::2", 53))
+
+    found = stale_flows(
+        [gone, port, stays],
+        udp_targets([rule_6], []),
+        service_cidrs=("10.96.0.0/20", "fd77::/112"),
+        host_ips=frozenset({"fd00::1"}),
+    )
+
+    assert list(found) == [gone, port]

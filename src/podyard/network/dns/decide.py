@@ -346,7 +346,11 @@ def _zone_of(
 ) -> str:
     for text in settings.networks:
         network = ipaddress.ip_network(text)
-        if ip in network and network.version == 4:
+        if ip not in network:
+            continue
+        if network.version == 4:
             octets = str(network.network_address).split(".")[: network.prefixlen // 8]
             return ".".join(reversed(octets)) + _REVERSE_4
+        nibbles = network.network_address.exploded.replace(":", "")
+        return ".".join(reversed(nibbles[: network.prefixlen // 4])) + _REVERSE_6
     return ""

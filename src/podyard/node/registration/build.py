@@ -77,7 +77,7 @@ class NodeSettings:
         max_pods: how many Pods it takes.
         labels: beside the usual ones.
         taints: as documents; set when the Node is made.
-        pod_cidr: the addresses of its Pods, or empty.
+        pod_cidrs: the addresses of its Pods, a range a family, or empty.
         reserved: kept from Pods, by resource (system and kube reserved together).
         eviction_memory: the memory kept as the hard eviction threshold.
         annotations: set when the Node is made, and kept so.
@@ -90,7 +90,7 @@ class NodeSettings:
     max_pods: int = 110
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Document, ...] = ()
-    pod_cidr: str = ""
+    pod_cidrs: tuple[str, ...] = ()
     reserved: Mapping[str, str] = field(default_factory=dict)
     eviction_memory: str = "100Mi"
     annotations: Mapping[str, str] = field(default_factory=dict)
@@ -132,9 +132,9 @@ def build_labels(settings: NodeSettings, facts: MachineFacts) -> dict[str, str]:
 def build_node(settings: NodeSettings, facts: MachineFacts) -> Document:
     """Return the Node object as it is first created, without status."""
     spec: Document = {}
-    if settings.pod_cidr:
-        spec["podCIDR"] = settings.pod_cidr
-        spec["podCIDRs"] = [settings.pod_cidr]
+    if settings.pod_cidrs:
+        spec["podCIDR"] = settings.pod_cidrs[0]
+        spec["podCIDRs"] = list(settings.pod_cidrs)
     if settings.taints:
         spec["taints"] = list(settings.taints)
     metadata: Document = {

@@ -186,9 +186,9 @@ class NodeRegistration:
         absent = {k: v for k, v in notes.items() if noted.get(k) != v}
         if absent:
             patch.setdefault("metadata", {})["annotations"] = absent
-        cidr = self._settings.pod_cidr
-        if cidr and not (node.get("spec") or {}).get("podCIDR"):
-            patch["spec"] = {"podCIDR": cidr, "podCIDRs": [cidr]}
+        cidrs = self._settings.pod_cidrs
+        if cidrs and not (node.get("spec") or {}).get("podCIDR"):
+            patch["spec"] = {"podCIDR": cidrs[0], "podCIDRs": list(cidrs)}
         if patch:
             node = await self._client.patch(NODE, self._settings.name, patch)
         return node

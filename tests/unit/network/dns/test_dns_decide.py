@@ -5,7 +5,9 @@ import pytest
 from podyard.network.dns.decide import Answer, DnsSettings, decide_answer
 from podyard.network.dns.names import ClusterNames
 
-SETTINGS = DnsSettings("cluster.local", "10.96.0.10", ("10.88.0.0/24", "10.96.0.0/20"))
+SETTINGS = DnsSettings(
+    "cluster.local", "10.96.0.10", ("10.88.0.0/24", "10.96.0.0/20", "fd88::/64")
+)
 
 
 def service(name, *, ip="10.96.0.5", namespace="default", ports=None, **spec):
@@ -242,6 +244,11 @@ def test_a_chain_of_names_ends(names):
         pytest.param(f"none.{DEFAULT}", "cluster.local", id="forward"),
         pytest.param("9.9.88.10.in-addr.arpa", None, id="outside-of-the-pod-range"),
         pytest.param("99.0.88.10.in-addr.arpa", "0.88.10.in-addr.arpa", id="reverse"),
+        pytest.param(
+            "9." + "0." * 27 + "8.8.d.f.ip6.arpa",
+            "0." * 12 + "8.8.d.f.ip6.arpa",
+            id="reverse-ipv6",
+        ),
     ],
 )
 def test_a_denial_names_its_zone(names, name, zone):

@@ -37,7 +37,7 @@ SETTINGS = NodeSettings(
     ("10.0.0.1",),
     kubelet_version="v1.36.2",
     kubelet_port=10250,
-    pod_cidr="10.1.0.0/24",
+    pod_cidrs=("10.1.0.0/24",),
     reserved={"cpu": "500m"},
 )
 RUNTIME = RuntimeFacts(
