@@ -67,6 +67,19 @@ def test_up_on_a_port_in_use_says_which_and_what_to_do(tmp_path, how):
     assert "--port" in said
 
 
+def test_up_on_an_address_that_is_not_of_this_host_names_it(tmp_path):
+    instance = RunningPodyard(f"listen-{os.getpid()}", tmp_path / "data")
+    try:
+        done = instance.cli(
+            *("up", "--port", "0", "--node-port", "0", "--listen", "192.0.2.1"),
+            check=False,
+        )
+
+        assert "--listen 192.0.2.1" in sentence(done)
+    finally:
+        instance.cli("down", "--purge", check=False)
+
+
 def test_up_with_a_runtime_that_is_not_there_says_so(tmp_path):
     instance = RunningPodyard(f"none-{os.getpid()}", tmp_path / "data")
     try:
@@ -207,6 +220,29 @@ def test_apply_and_logs_do_the_first_steps_without_kubectl(instance, api, tmp_pa
     assert said == "hello there\n"
     assert "/not/there.yaml" in sentence(broken)
     assert '"nobody" not found' in sentence(unknown)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        pytest.param(None, "pod.yaml: No such file or directory", id="no-file"),
+        pytest.param("kind: [Pod", "pod.yaml: is not valid YAML: line 2", id="no-yaml"),
+        pytest.param("- 1", "must be an object with a kind", id="no-object"),
+        pytest.param("kind: Pod\nkind: Pod", 'key "kind" stands twice', id="twice"),
+        pytest.param(
+            yaml.safe_dump(pod("typo", container(SLEEP, imagine="x"))),
+            'unknown field "spec.containers[0].imagine"',
+            id="typo",
+        ),
+    ],
+)
+def test_apply_names_what_is_wrong_with_a_file(instance, tmp_path, text, says):
+    if text is not None:
+        (tmp_path / "pod.yaml").write_text(text)
+
+    done = instance.cli("apply", "-f", str(tmp_path / "pod.yaml"), check=False)
+
+    assert says in sentence(done)
 
 
 def test_the_kubeconfig_is_private_and_merging_keeps_what_is_there(instance, tmp_path):

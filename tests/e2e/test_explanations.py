@@ -258,7 +258,9 @@ def test_a_schedule_tells_the_class_from_the_pod(desk: Desk):
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
-        pytest.param(("explain", "pod", "none"), 1, "does not exist", id="no-such-pod"),
+        pytest.param(
+            ("explain", "pod", "none"), 1, "nothing is known of", id="no-such-pod"
+        ),
         pytest.param(("explain", "schedule", "none"), 1, "not found", id="not-found"),
         pytest.param(("hooks", "none", "--logs"), 1, "not found", id="no-such-log"),
         pytest.param(

@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import aclosing
+from typing import Final
 
 import orjson
-import yaml
 
 from podyard.api.documents import Document
 from podyard.api.errors import ApiError
@@ -14,6 +14,10 @@ from podyard.app.config import Config
 from podyard.client.http import HttpApiClient
 from podyard.client.kubeconfig import KubeconfigError, load_kubeconfig
 from podyard.client.services import ApiUnreachableError, PatchType
+from podyard.lib.yaml_json import YamlError, load_all_yaml
+
+#: Unknown fields are refused, as kubectl has it.
+_STRICT: Final = "Strict"
 
 
 class AdminError(Exception):
@@ -41,15 +45,15 @@ def read_manifests(text: str, source: str) -> list[Document]:
     Raises:
         AdminError: the text is malformed; the message names ``source``.
     """
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        contents = list(yaml.load_all(text, Loader=loader))
-    except yaml.YAMLError as error:
-        raise AdminError(f"{source}: is not valid YAML: {error}") from error
+        contents = list(load_all_yaml(text))
+    except YamlError as error:
+        reason = str(error).removeprefix("yaml: ")
+        raise AdminError(f"{source}: is not valid YAML: {reason}") from error
     documents: list[Document] = []
-    for content in contents:
-        if content is None:
-            continue
+    for content, doubled in contents:
+        if doubled:
+            raise AdminError(f'{source}: key "{doubled[0]}" stands twice in a map')
         if not isinstance(content, dict) or not content.get("kind"):
             raise AdminError(f"{source}: each document must be an object with a kind")
         if content["kind"] == "List":
@@ -136,13 +140,18 @@ async def _apply_one(
     except ApiError as error:
         if error.code != 404:
             raise
-        await client.create(kind, document, namespace)
+        await client.create(kind, document, namespace, field_validation=_STRICT)
         return "created"
     # A copy without what only the server sets.
     patch: Document = orjson.loads(orjson.dumps(document))
     patch.pop("status", None)
     after = await client.patch(
-        kind, name, patch, namespace, patch_type=PatchType.STRATEGIC
+        kind,
+        name,
+        patch,
+        namespace,
+        patch_type=PatchType.STRATEGIC,
+        field_validation=_STRICT,
     )
     same = _version(before) == _version(after)
     return "unchanged" if same else "configured"

@@ -7,16 +7,16 @@ equal the flags; settings of the kubelet keep their KubeletConfiguration names
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
-
-import yaml
 
 from podyard.api.feature_gates import FeatureGateError, FeatureGates
 from podyard.app.handlers import parse_handlers
 from podyard.containerd.build import RuntimeHandlerConfig
 from podyard.lib.durations import parse_duration
 from podyard.lib.values import dataclass
+from podyard.lib.yaml_json import YamlError, load_yaml
 from podyard.node.eviction.decide import (
     DEFAULT_HARD,
     Threshold,
@@ -126,7 +126,10 @@ def _path(value: object) -> Path:
 def _integer(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError("must be a whole number")
-    return int(value)
+    try:
+        return int(value)
+    except ValueError:
+        raise ValueError("must be a whole number") from None
 
 
 def _port(value: object) -> int:
@@ -618,9 +621,7 @@ def load_config(
         for key, value in _read_file(file).items():
             setting = _BY_KEY.get(key)
             if setting is None:
-                raise ConfigError(
-                    f'{file}: unknown key "{key}"; known keys: {", ".join(_BY_KEY)}'
-                )
+                raise ConfigError(f'{file}: unknown key "{key}"; {_suggest(key)}')
             values[setting.field] = _parse(setting, value, f"{file}: {key}")
     for setting in SETTINGS:
         name = environment_name(setting)
@@ -648,7 +649,7 @@ def _complete(config: Config) -> Config:
     try:
         thresholds(config)
     except ValueError as error:
-        raise ConfigError(f"eviction: {error}") from error
+        raise ConfigError(str(error)) from error
     try:
         shutdown_periods(config)
     except ValueError as error:
@@ -718,7 +719,17 @@ def _parse(setting: Setting, value: object, where: str) -> object:
     try:
         return setting.parse(value)
     except ValueError as error:
-        raise ConfigError(f"{where}: {error} (got {value!r})") from error
+        got = f" (got {value!r})" if isinstance(value, str | int | float) else ""
+        raise ConfigError(f"{where}: {error}{got}") from error
+
+
+def _suggest(key: str) -> str:
+    """Return what somebody may have meant, or all there is."""
+    lower = {known.lower(): known for known in _BY_KEY}
+    near = get_close_matches(key.lower().replace("_", "-"), lower, n=3)
+    if near:
+        return f"did you mean {' or '.join(lower[known] for known in near)}?"
+    return f"known keys: {', '.join(_BY_KEY)}"
 
 
 def _read_file(file: Path) -> dict[str, object]:
@@ -729,9 +740,12 @@ def _read_file(file: Path) -> dict[str, object]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: is not UTF-8 text") from error
     try:
-        content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe loaders
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: is not valid YAML: {error}") from error
+        content, doubled = load_yaml(text)
+    except YamlError as error:
+        reason = str(error).removeprefix("yaml: ")
+        raise ConfigError(f"{file}: is not valid YAML: {reason}") from error
+    if doubled:
+        raise ConfigError(f'{file}: key "{doubled[0]}" stands twice in a map')
     if content is None:
         return {}
     if not isinstance(content, dict):

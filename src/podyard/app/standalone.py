@@ -1,8 +1,10 @@
 """Control plane and node in one process, joined by loopback TLS like any others."""
 
 import asyncio
+import errno
 import os
 import signal
+import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -180,7 +182,7 @@ class Standalone:
                             await self._run_node(row, host, plane, runtime, facts, name)
                         running.cancel()
             except OSError as error:
-                raise StartError(_explain(error, row)) from error
+                raise StartError(_explain(error, row, self._config)) from error
 
     async def _open_runtime(self, row: Instance, host: Host) -> Runtime:
         begin_s = self._clock.monotonic_s()
@@ -313,9 +315,12 @@ def _first(group: BaseException) -> BaseException:
     return group
 
 
-def _explain(error: OSError, row: Instance) -> str:
+def _explain(error: OSError, row: Instance, config: Config) -> str:
     text = str(error)
-    if error.errno == 98:  # EADDRINUSE
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        where = ", ".join(config.listen)
+        return f"--listen {where}: every one has to be an address of this host ({text})"
+    if error.errno == errno.EADDRINUSE:
         return (
             f"a port is in use ({text}); choose others with --port and --node-port "
             f"(0 for any free one); this instance has "

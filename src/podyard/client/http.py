@@ -191,11 +191,19 @@ class HttpApiClient:
                 yield _to_event(line, self._server)
 
     async def create(
-        self, kind: Kind, document: Document, namespace: str = ""
+        self,
+        kind: Kind,
+        document: Document,
+        namespace: str = "",
+        *,
+        field_validation: str = "",
     ) -> Document:
         """Create an object."""
         where = namespace or _metadata(document).get("namespace") or ""
-        return await self._document("POST", kind.path(where), body=document)
+        query = _query(fieldValidation=field_validation)
+        return await self._document(
+            "POST", kind.path(where), query=query, body=document
+        )
 
     async def update(
         self, kind: Kind, document: Document, namespace: str = ""
@@ -232,11 +240,13 @@ class HttpApiClient:
         *,
         patch_type: PatchType = PatchType.MERGE,
         subresource: str = "",
+        field_validation: str = "",
     ) -> Document:
         """Patch an object, or one of its subresources."""
         path = kind.path(namespace, name, subresource)
+        query = _query(fieldValidation=field_validation)
         return await self._document(
-            "PATCH", path, body=patch, content_type=str(patch_type)
+            "PATCH", path, query=query, body=patch, content_type=str(patch_type)
         )
 
     async def delete(

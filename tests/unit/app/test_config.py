@@ -64,6 +64,21 @@ def test_kubelet_settings_keep_their_names(tmp_path):
         pytest.param("imageMinimumGCAge: soon", "not a duration", id="no-span"),
         pytest.param("listen: {a: 1}", "list of strings", id="no-list"),
         pytest.param("- a", "must be a map", id="no-map"),
+        pytest.param("prot: 1", r'unknown key "prot"; did you mean port', id="typo"),
+        pytest.param("maxpods: 1", "did you mean maxPods", id="other-case"),
+        pytest.param("wibble: 1", "known keys: name, data-dir", id="nothing-near"),
+        pytest.param("port: many", "port: must be a whole number", id="no-number"),
+        pytest.param("port: 1\nport: 2", 'key "port" stands twice', id="twice"),
+        pytest.param(
+            "evictionHard: {memory.available: lots}",
+            'evictionHard: memory.available: "lots": quantities must match',
+            id="no-amount",
+        ),
+        pytest.param(
+            "evictionSoft: {memory: 1}",
+            'evictionSoft: unknown eviction signal "memory"',
+            id="no-signal",
+        ),
         pytest.param("a: [", "not valid YAML", id="no-yaml"),
         pytest.param("runtimes: [a]", "list of maps", id="no-maps"),
         pytest.param(

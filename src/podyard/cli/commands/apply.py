@@ -60,7 +60,11 @@ def _run(args: argparse.Namespace) -> int:
         )
     except ApiError as error:
         raise CommandError(error.message) from error
-    except (AdminError, OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise CommandError(f"{error.filename}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise CommandError(f"what was read is not UTF-8 text: {error}") from error
+    except AdminError as error:
         raise CommandError(str(error)) from error
     return 0
 

@@ -118,7 +118,9 @@ class PodExplainer:
         try:
             uid = pod.uid if pod else await self._uid_of(namespace, name)
             if not uid:
-                raise EndpointError(404, f'pod "{name}_{namespace}" does not exist')
+                raise EndpointError(
+                    404, f"nothing is known of a Pod {namespace}/{name}"
+                )
             records = await self._parts.journal.list(uid)
         except StoreError as error:
             raise EndpointError(500, f"the node's journal: {error}") from error

@@ -139,6 +139,13 @@ def _parse_amount(text: str) -> Amount:
     return Amount(quantity.value)
 
 
+def _amount_of(setting: str, signal: str, text: str) -> Amount:
+    try:
+        return _parse_amount(text)
+    except ValueError as error:
+        raise ValueError(f'{setting}: {signal}: "{text}": {error}') from error
+
+
 def parse_thresholds(
     hard: Mapping[str, str],
     soft: Mapping[str, str],
@@ -157,25 +164,37 @@ def parse_thresholds(
         ValueError: a signal is unknown, an amount is none, or a soft threshold has no
             grace period.
     """
-    for signal in (*hard, *soft, *grace_s, *reclaim):
-        if signal not in RESOURCES:
-            known = ", ".join(sorted(RESOURCES))
-            raise ValueError(f'unknown eviction signal "{signal}"; known: {known}')
-    more = {signal: _parse_amount(text) for signal, text in reclaim.items()}
+    maps: tuple[tuple[str, Iterable[str]], ...] = (
+        ("evictionHard", hard),
+        ("evictionSoft", soft),
+        ("evictionSoftGracePeriod", grace_s),
+        ("evictionMinimumReclaim", reclaim),
+    )
+    for setting, signals in maps:
+        for signal in signals:
+            if signal not in RESOURCES:
+                known = ", ".join(sorted(RESOURCES))
+                raise ValueError(
+                    f'{setting}: unknown eviction signal "{signal}"; known: {known}'
+                )
+    more = {
+        signal: _amount_of("evictionMinimumReclaim", signal, text)
+        for signal, text in reclaim.items()
+    }
     none = Amount(0)
     found: list[Threshold] = []
     for signal, text in hard.items():
-        amount = _parse_amount(text)
+        amount = _amount_of("evictionHard", signal, text)
         if amount != none and amount.of(100):
             found.append(Threshold(signal, amount, 0.0, more.get(signal, none)))
     for signal, text in soft.items():
         span_s = grace_s.get(signal, 0.0)
         if span_s <= 0:
             raise ValueError(
-                "grace period must be specified for the soft eviction threshold "
-                f"{signal}"
+                "evictionSoftGracePeriod: grace period must be specified for the soft "
+                f"eviction threshold {signal}"
             )
-        amount = _parse_amount(text)
+        amount = _amount_of("evictionSoft", signal, text)
         found.append(Threshold(signal, amount, span_s, more.get(signal, none)))
     return tuple(found)
 
