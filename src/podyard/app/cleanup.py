@@ -19,6 +19,7 @@ import structlog
 
 from podyard.app.host import cgroup_mounts
 from podyard.app.instances import RUN_DIR, Instance, InstanceTable
+from podyard.app.pod_addresses import RESULTS, find_results
 from podyard.containerd.processes import (
     ProcessId,
     all_pids,
@@ -43,7 +44,6 @@ from podyard.network.nftables import NftablesError, list_tables, remove_table
 
 log = structlog.get_logger()
 
-_CNI_RESULTS: Final = Path("/var/lib/cni/results")
 #: Where containerd before 2.0 puts shim sockets, whatever its state directory.
 _SHIM_SOCKETS: Final = Path("/run/containerd/s")
 #: Where containerd keeps its tasks, below its state directory.
@@ -236,28 +236,11 @@ def remove_namespace(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _cni_results(row: Instance, ids: frozenset[str]) -> Iterator[Path]:
-    """Yield the result files of our network, and those of loopback beside them."""
-    if not _CNI_RESULTS.is_dir():
-        return
-    entries: list[tuple[Path, str, str]] = []
-    for file in _CNI_RESULTS.iterdir():
-        with suppress(OSError, ValueError):
-            result = json.loads(file.read_text())
-            entries.append(
-                (file, str(result["networkName"]), str(result["containerId"]))
-            )
-    ours = {owner for _, network, owner in entries if network == row.network} | ids
-    for file, network, owner in entries:
-        if network == row.network or (network == "cni-loopback" and owner in ours):
-            yield file
-
-
 def _remove_cni_results(row: Instance, traces: _Traces) -> None:
-    for file in list(_cni_results(row, traces.container_ids)):
+    for file in find_results(row, traces.container_ids):
         file.unlink(missing_ok=True)
     # Made by the CNI library on first use; only an empty one goes.
-    for directory in (_CNI_RESULTS, _CNI_RESULTS.parent):
+    for directory in (RESULTS, RESULTS.parent):
         with suppress(OSError):
             directory.rmdir()
 
@@ -357,12 +340,12 @@ def _census_files(row: Instance | None, run_dir: Path) -> Iterator[str]:
     if run_dir.exists():
         yield f"directory {run_dir}"
     if row is not None:
-        yield from (f"CNI result {file}" for file in _cni_results(row, frozenset()))
+        yield from (f"CNI result {file}" for file in find_results(row))
         traces = _read_traces(row)
         yield from (f"socket {p}" for p in traces.shim_sockets if p.exists())
         yield from (f"cgroup {p}" for p in traces.cgroups if p.exists())
         return
-    for directory in (_CNI_RESULTS, _SHIM_SOCKETS, *_NETNS_DIRS[:1]):
+    for directory in (RESULTS, _SHIM_SOCKETS, *_NETNS_DIRS[:1]):
         if directory.is_dir():
             yield from (f"file {file}" for file in directory.iterdir())
 

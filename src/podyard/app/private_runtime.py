@@ -17,8 +17,10 @@ from podyard.app.orphans import (
     remove_namespaces,
     remove_orphans,
 )
+from podyard.app.pod_addresses import find_owners, give_back
 from podyard.containerd.build import ContainerdConfig, RuntimeHandlerConfig
 from podyard.containerd.client import ContainerdError
+from podyard.containerd.events import list_container_ids
 from podyard.containerd.images import PINNED, ImageImporter
 from podyard.containerd.own_images import ImageSpec, sandbox_image
 from podyard.containerd.supervise import (
@@ -34,7 +36,6 @@ from podyard.network.bridge import (
     HostSysctls,
     bridged_packets_are_filtered,
     ensure_bridge,
-    forwarding_6,
 )
 from podyard.network.decide import NetworkFacts
 
@@ -46,8 +47,8 @@ KERNEL_SETTINGS: Final = {"net/ipv4/ip_forward": "1"}
 #: How long after a restart, and then again, orphans are looked for, seconds.
 _TIDY_AGAIN_S: Final = (5.0, 30.0, 270.0)
 
-#: How long a network namespace is unused before it is taken for an orphan, seconds.
-_NAMESPACE_IS_MADE_WITHIN_S: Final = 25.0
+#: How long what was made for a sandbox may be without a record of it, seconds.
+_SANDBOX_IS_MADE_WITHIN_S: Final = 25.0
 
 #: Variables of Podyard's own environment that pulls need too.
 PROXY_VARIABLES: Final = (
@@ -130,7 +131,7 @@ class PrivateRuntime:
             environment=wishes.environment,
         )
         self._clock = clock
-        self._unused: dict[Path, float] = {}
+        self._unused: dict[Path | str, float] = {}
         self.importer = ImageImporter(
             config.socket,
             clock=clock,
@@ -190,21 +191,35 @@ class PrivateRuntime:
         """Remove what a containerd that died has left and forgotten."""
         try:
             await remove_orphans(self._row)
-            await self._tidy_namespaces()
+            await self._tidy_unrecorded()
         except (ContainerdError, OSError) as error:
             log.warning("orphans_not_removed", error=str(error))
 
-    async def _tidy_namespaces(self) -> None:
-        unused = await asyncio.to_thread(find_unused_namespaces, self._row)
+    async def _tidy_unrecorded(self) -> None:
+        """Remove what was made for sandboxes that containerd has no record of.
+
+        One that is being made now has none either, for as long as the plugins take.
+        """
+        row = self._row
+        spaces_seen = await asyncio.to_thread(find_unused_namespaces, row)
+        owners = await asyncio.to_thread(find_owners, row)
+        known = await list_container_ids(str(row.containerd_socket))
+        unused: set[Path | str] = {*spaces_seen, *(owners - known)}
         now_s = self._clock.monotonic_s()
-        self._unused = {path: self._unused.get(path, now_s) for path in unused}
-        orphans = frozenset(
-            path
-            for path, since_s in self._unused.items()
-            if now_s - since_s >= _NAMESPACE_IS_MADE_WITHIN_S
-        )
-        if orphans:
-            await asyncio.to_thread(remove_namespaces, orphans)
+        self._unused = {one: self._unused.get(one, now_s) for one in unused}
+        old = [
+            one
+            for one, since_s in self._unused.items()
+            if now_s - since_s >= _SANDBOX_IS_MADE_WITHIN_S
+        ]
+        spaces = frozenset(one for one in old if isinstance(one, Path))
+        if spaces:
+            await asyncio.to_thread(remove_namespaces, spaces)
+        # Only then: an address is free when nothing has it any more.
+        ids = frozenset(one for one in old if isinstance(one, str))
+        if ids:
+            freed = await asyncio.to_thread(give_back, row, ids)
+            log.info("orphan_addresses_freed", count=freed, ids=sorted(ids)[:10])
 
 
 def _sandbox_image(host: Host) -> ImageSpec:
@@ -238,7 +253,7 @@ def containerd_config(
         sandbox_image=sandbox_image,
         network=row.network,
         bridge=row.bridge,
-        pod_cidrs=row.pod_cidrs,
+        pod_cidr=str(row.pod_cidr),
         cni_conf_dir=str(row.runtime_dir / "net.d"),
         cni_bin_dir=str(cni_bin_dir),
         cni_state_dir=str(row.cni_state_dir),
@@ -278,7 +293,7 @@ def prepare_network(row: Instance, settings: HostSysctls) -> NetworkFacts:
     Raises:
         BridgeError: the kernel refused.
     """
-    settings.ensure(KERNEL_SETTINGS | (forwarding_6() if row.pod_cidr_6 else {}))
+    settings.ensure(KERNEL_SETTINGS)
     ensure_bridge(bridge_config(row))
     return NetworkFacts(
         table=row.nft_table,
@@ -286,17 +301,9 @@ def prepare_network(row: Instance, settings: HostSysctls) -> NetworkFacts:
         pod_cidr=str(row.pod_cidr),
         service_cidr=str(row.service_cidr),
         bridged_packets_are_filtered=bridged_packets_are_filtered(),
-        pod_cidr_6=str(row.pod_cidr_6 or ""),
-        service_cidr_6=str(row.service_cidr_6 or ""),
     )
 
 
 def bridge_config(row: Instance) -> BridgeConfig:
     """Return the instance's bridge."""
-    return BridgeConfig(
-        row.bridge,
-        row.gateway,
-        row.service_cidr,
-        gateway_6=row.gateway_6,
-        service_cidr_6=row.service_cidr_6,
-    )
+    return BridgeConfig(row.bridge, row.gateway, row.service_cidr)

@@ -1,4 +1,4 @@
-"""A CRI client whose event stream works on every containerd.
+"""A CRI client that makes good what containerd's CRI lacks: events, and an end of all.
 
 CRI's own events where the runtime has them; else containerd's. Those may be ahead of
 what CRI reports, so an exit is passed on once CRI tells of it too: whoever looks upon
@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Final
 
+import structlog
+
 from podyard.api.observed import (
     ContainerEvent,
     ContainerEventType,
@@ -17,6 +19,7 @@ from podyard.api.observed import (
 )
 from podyard.containerd.client import ContainerdError
 from podyard.containerd.events import ContainerdEvents
+from podyard.containerd.tasks import end_task
 from podyard.cri.client import CriChannel, GrpcRuntimeService
 from podyard.cri.services import (
     CRIError,
@@ -24,6 +27,8 @@ from podyard.cri.services import (
     CRIUnavailableError,
     CRIUnimplementedError,
 )
+
+log = structlog.get_logger()
 
 #: Pauses between looks whether CRI knows of an exit; half a second in all.
 _SETTLE_STEPS_S: Final = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256)
@@ -37,6 +42,24 @@ class ContainerdRuntimeService(GrpcRuntimeService):
         super().__init__(channel)
         self._events = events
         self._cri_has_events = True
+
+    async def remove_container(self, container_id: str) -> None:
+        """Remove a container, killing it if it runs. Missing is removed.
+
+        A start that was cut off may leave a task of which CRI knows nothing: to CRI the
+        container has ended, and cannot be removed because it runs.
+        """
+        try:
+            await super().remove_container(container_id)
+        except CRIError as refusal:
+            if refusal.code != "FAILED_PRECONDITION":
+                raise
+            try:
+                await end_task(self._events.socket, container_id)
+            except ContainerdError:
+                raise refusal from None
+            log.info("task_ended", container_id=container_id, error=refusal.message)
+            await super().remove_container(container_id)
 
     async def container_events(self) -> AsyncGenerator[ContainerEvent, None]:
         """Stream events until the connection breaks (``CRIUnavailableError``)."""

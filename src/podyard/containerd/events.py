@@ -30,11 +30,14 @@ class ContainerdEvents:
 
     Which Pod an id belongs to is read from containerd's labels, where CRI puts it,
     and remembered until the container is deleted.
+
+    Attributes:
+        socket: containerd's address.
     """
 
     def __init__(self, socket: str) -> None:
         """Subscribe at the containerd of ``socket``, once iterated."""
-        self._socket = socket
+        self.socket = socket
         self._pod_uids: dict[str, str] = {}
 
     async def stream(self) -> AsyncGenerator[ContainerEvent, None]:
@@ -43,7 +46,7 @@ class ContainerdEvents:
         Raises:
             ContainerdError: the connection broke, or there was none.
         """
-        async with ContainerdClient(self._socket) as client:
+        async with ContainerdClient(self.socket) as client:
             await self._learn(client)
             request = pb.SubscribeRequest(
                 filters=[

@@ -123,7 +123,7 @@ async def test_killed_containerd_comes_back_with_its_containers(running):
                     break
                 await asyncio.sleep(0.01)
         assert after == before
-        result = await services.runtime.exec_sync(container_id, ["true"], timeout_s=5)
+        result = await services.runtime.exec_sync(container_id, ["true"], timeout_s=30)
         assert result.exit_code == 0
         watching.cancel()
 
