@@ -331,7 +331,9 @@ def test_a_node_short_of_memory_runs_it(tmp_path: Path, marks: Marks) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: containers are run")
-def test_down_runs_it_by_priority(tmp_path: Path, marks: Marks) -> None:
+def test_down_runs_it_by_priority_and_up_brings_back_what_is_not_done(
+    tmp_path: Path, marks: Marks
+) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(
         "shutdownGracePeriodByPodPriority:\n"
@@ -356,13 +358,27 @@ def test_down_runs_it_by_priority(tmp_path: Path, marks: Marks) -> None:
             command = main["lifecycle"]["preStop"]["exec"]["command"]
             command[-1] += f"; echo {name} >> /marks/order; sleep 1"
             api.create(document)
-        for name in ("last", "first"):
+        done = container("trap 'exit 0' TERM; while :; do sleep 0.1; done")
+        api.create(pod("done", done, restartPolicy="Never"))
+        for name in ("last", "first", "done"):
             api.until_pod(name, is_ready)
         api.close()
 
         instance.cli("down")
 
         assert (marks.home / "order").read_text().split() == ["first", "last"]
+
+        instance.up("--config", str(config))
+        api = Api(instance.kubeconfig)
+        for name in ("last", "first"):
+            status = statuses(api.until_pod(name, is_ready))["main"]
+            assert status["restartCount"] == 1
+            assert status["lastState"]["terminated"]["reason"] == "Completed"
+        ended = api.must("GET", pod_path("done"))
+        assert phase(ended) == "Succeeded"
+        assert statuses(ended)["main"]["restartCount"] == 0
+        assert state_of(ended) == "terminated Completed 0"
+        api.close()
     finally:
         instance.cli("down", "--grace", "1s", "--purge", check=False)
 

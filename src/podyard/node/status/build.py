@@ -1,8 +1,11 @@
-"""The patch that takes a Pod's status in the API to what its agent sees."""
+"""Statuses between agent and API: the patch there, and what is read back."""
 
 from typing import Any, Final
 
+from podyard.api.core_v1 import Pod, parse_time
 from podyard.api.documents import Document
+from podyard.api.observed import ContainerState, ContainerStatus, ObservedPod
+from podyard.api.restart import should_restart
 from podyard.node.status.conditions.decide import OWNED
 
 #: The fields of a Pod's status that its agent writes.
@@ -90,6 +93,56 @@ def build_previous(latest: Document | None, in_api: Document) -> Document:
     kinds = {c["type"] for c in own}
     foreign = [c for c in in_api.get("conditions") or () if c["type"] not in kinds]
     return {**latest, "conditions": foreign + own}
+
+
+def build_ended(
+    pod: Pod, observed: ObservedPod, status: Document
+) -> tuple[ContainerStatus, ...]:
+    """Return the containers that ended for good and are unknown to the runtime.
+
+    A node that went away took its records along. What the API shows of a container
+    that was over then is all that keeps it from running a second time.
+    """
+    ended: list[ContainerStatus] = []
+    for key, containers in (
+        ("containerStatuses", pod.spec.containers),
+        ("ephemeralContainerStatuses", pod.spec.ephemeral_containers),
+    ):
+        shown = {s["name"]: s for s in status.get(key) or ()}
+        for container in containers:
+            if observed.newest(container.name) is None:
+                seen = _read_ended(container.name, shown.get(container.name) or {})
+                final = key != "containerStatuses" or (
+                    seen is not None and not should_restart(pod, container, seen)
+                )
+                if seen is not None and final:
+                    ended.append(seen)
+    return tuple(ended)
+
+
+def _read_ended(name: str, shown: Document) -> ContainerStatus | None:
+    """Return a container as its status tells of its end, ``None`` before that."""
+    state = (shown.get("state") or {}).get("terminated")
+    finished_at = parse_time((state or {}).get("finishedAt"))
+    container_id = str(shown.get("containerID") or "").partition("://")[2]
+    if not state or finished_at is None or not container_id:
+        return None
+    started_at = parse_time(state.get("startedAt"))
+    return ContainerStatus(
+        id=container_id,
+        name=name,
+        sandbox_id="",
+        attempt=int(shown.get("restartCount") or 0),
+        state=ContainerState.EXITED,
+        created_at=started_at or finished_at,
+        image=str(shown.get("image") or ""),
+        image_id=str(shown.get("imageID") or ""),
+        started_at=started_at,
+        finished_at=finished_at,
+        exit_code=int(state.get("exitCode") or 0),
+        reason=str(state.get("reason") or ""),
+        message=str(state.get("message") or ""),
+    )
 
 
 def _bare(value: Any) -> Any:

@@ -99,6 +99,8 @@ class PodFacts:
         ended: nothing runs any more and nothing will.
         failure: the node ended the Pod, and why.
         resetting: a restart rule is starting the whole Pod anew.
+        parked: ids of containers that the node has stopped because it goes away for
+            a while: those that have not ended well are to start again.
         progress: how far the pulls of containers are, by name.
     """
 
@@ -113,6 +115,7 @@ class PodFacts:
     ended: bool = False
     failure: PodFailure | None = None
     resetting: bool = False
+    parked: frozenset[str] = frozenset()
     progress: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -268,6 +271,9 @@ def _container_status(
         status["ready"] = False
         status["started"] = False
     _show_waiting(facts, container, instances, status, is_init=is_init)
+    if instances and _comes_back(facts, container, instances[0], status):
+        _move_to_last(status)
+        status["state"] = _default_waiting(facts)
     if facts.resetting and "running" not in status["state"]:
         _move_to_last(status)
         status["state"] = {"waiting": {"reason": RESTARTING_ALL}}
@@ -277,6 +283,22 @@ def _container_status(
     if mounts:
         status["volumeMounts"] = mounts
     return status
+
+
+def _comes_back(
+    facts: PodFacts, container: Container, newest: ContainerStatus, status: Document
+) -> bool:
+    """Return whether a container was only interrupted by its node, and starts again.
+
+    One that ended with 0 on the node's signal has done its work, where its policy
+    sees it so.
+    """
+    ended = status["state"].get("terminated")
+    if newest.id not in facts.parked or ended is None:
+        return False
+    if container in facts.pod.spec.ephemeral_containers:
+        return False
+    return newest.exit_code != 0 or restarts_after(facts.pod, container, 0)
 
 
 def _stale_init(facts: PodFacts, instances: Sequence[ContainerStatus]) -> bool:

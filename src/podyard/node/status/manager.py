@@ -68,6 +68,7 @@ class StatusManager:
         self._mirror_of = mirror_of
         self._entries: dict[str, _Entry] = {}
         self._queue: asyncio.Queue[str] = asyncio.Queue()
+        self._told = asyncio.Event()
 
     def previous(self, pod: Pod) -> Document:
         """Return the status that the Pod's next one is made from."""
@@ -98,6 +99,11 @@ class StatusManager:
         """Drop a Pod that is no longer in the API."""
         self._entries.pop(uid, None)
 
+    async def wait_sent(self, uid: str) -> None:
+        """Wait until the API has taken, or refused, what was set last of a Pod."""
+        while (entry := self._entries.get(uid)) is not None and entry.busy:
+            await self._told.wait()
+
     @property
     def unsent(self) -> int:
         """How many Pods the API has not been told of."""
@@ -126,6 +132,11 @@ class StatusManager:
         if self._entries.get(uid) is entry:
             self._queue.put_nowait(uid)
 
+    def _rest(self, entry: _Entry) -> None:
+        entry.busy = False
+        self._told.set()
+        self._told = asyncio.Event()
+
     async def _send_all(self) -> None:
         while True:
             uid = await self._queue.get()
@@ -138,7 +149,7 @@ class StatusManager:
                 self._take_error(uid, entry, error)
             else:
                 entry.delay_s = 0.0
-                entry.busy = False
+                self._rest(entry)
 
     def _take_error(
         self, uid: str, entry: _Entry, error: ApiError | ApiUnreachableError
@@ -146,7 +157,7 @@ class StatusManager:
         if isinstance(error, ApiError) and error.code in _FINAL_CODES:
             if error.code not in {404, 409}:
                 log.warning("status_refused", uid=uid, error=error.message)
-            entry.busy = False
+            self._rest(entry)
             return
         if entry.delay_s == 0:
             log.info("status_waits", uid=uid, error=str(error))

@@ -260,12 +260,8 @@ def _is_over(pod: Pod, container: Container, observed: ObservedPod) -> bool:
     newest = observed.newest(container.name)
     if newest is None or newest.state is not ContainerState.EXITED:
         return False
-    policy = restart_policy(pod, container)
-    if policy == "OnFailure" or container.restart_policy:
-        # A container that ended well under OnFailure, or that its own policy leaves
-        # dead, stays so in a new sandbox too.
-        return not should_restart(pod, container, newest)
-    return False
+    # What ended for good stays so in a new sandbox too.
+    return not should_restart(pod, container, newest)
 
 
 def _for_good_sandbox(

@@ -22,9 +22,15 @@ import structlog
 
 from podyard.api.core_v1 import Pod, parse_time
 from podyard.api.documents import Document
-from podyard.api.observed import ContainerState, ObservedPod, SandboxState
+from podyard.api.observed import (
+    ContainerState,
+    ContainerStatus,
+    ObservedPod,
+    SandboxState,
+)
 from podyard.api.restart import crash_loop_key, newest_first
 from podyard.lib.values import dataclass
+from podyard.node.status.build import build_ended
 from podyard.node.status.conditions.decide import OWNED
 from podyard.node.status.decide import (
     SANDBOX_FAILED,
@@ -60,6 +66,8 @@ RESYNC_S: Final = 60.0
 DEADLINE_MESSAGE: Final = (
     "Pod was active on the node longer than the specified deadline"
 )
+#: How long the API may take to hear how a parked Pod has ended, seconds.
+TELL_S: Final = 5.0
 #: What is left to a Pod whose object is gone already, seconds.
 REMOVED_GRACE_S: Final = 1.0
 
@@ -121,6 +129,9 @@ class PodSync:
         self._stops = PodStops(tools.stops, group, self._notes.changed)
         self._open_stops = open_stops
         self._adopted = False
+        #: What ended for good before this agent, and the runtime knows no more.
+        self._ended_before: tuple[ContainerStatus, ...] = ()
+        self._parked: frozenset[str] = frozenset()
         self._has_hooks = any(
             hook_of(container, which)
             for container in pod.all_containers()
@@ -305,6 +316,10 @@ class PodSync:
     async def _observe(self) -> ObservedPod:
         """Look, and let go of what the world no longer has."""
         observed = await self._look()
+        if not self._adopted:
+            previous = self._tools.status.previous(self.pod)
+            self._ended_before = build_ended(self.pod, observed, previous)
+        observed = with_ended(observed, self._ended_before)
         self._seen = observed
         if self._hooks_unsure and self._chain is None:
             await self._adopt_hooks(observed)
@@ -375,6 +390,7 @@ class PodSync:
             ended=ended,
             failure=self._failure,
             resetting=notes.resetting,
+            parked=self._parked,
             progress=self._pull_progress(),
         )
         status = decide_pod_status(facts, tools.node_view(), now=tools.clock.now())
@@ -447,6 +463,7 @@ class PodSync:
             self._check_chain(self._chain, actions, began_s)
         elif actions.reset:
             self._notes.resetting = True
+            self._ended_before = ()
             self._publish(observed)
             self._begin_chain(actions, (), observed)
         elif actions.kill_pod and not actions.create_sandbox:
@@ -549,9 +566,13 @@ class PodSync:
         await self._end_chain()
         observed = await self._observe()
         ips = self._tools.ips_of(self.pod, observed)
-        if self._stops.stop_all(self.pod, observed, ips, why="node stops"):
+        self._parked |= {c.id for c in observed.containers if is_alive(c)}
+        stops = self._stops.stop_all(self.pod, observed, ips, why="node stops")
+        self._publish(observed)
+        if stops:
             return RESYNC_S
-        await self._remove_from_runtime(observed)
+        await self._tell_parked()
+        await self._remove_from_runtime(await self._look())
         self._tools.probes.remove_pod(self.pod.uid)
         try:
             await self._tools.volumes.unmount_pod(self.pod.uid)
@@ -560,6 +581,14 @@ class PodSync:
             self._log.warning("teardown_failed", error=str(error))
         self.stage = Stage.PARKED
         return None
+
+    async def _tell_parked(self) -> None:
+        """Have the API know how all ended, before the records of it are gone."""
+        try:
+            async with asyncio.timeout(TELL_S):
+                await self._tools.status.wait_sent(self.pod.uid)
+        except TimeoutError:
+            self._log.warning("end_not_told")
 
     async def _terminate(self) -> float | None:
         """Stop everything; one look at a time, so that the status stays honest."""
@@ -675,6 +704,17 @@ class PodSync:
             self._refresh_at_s = self._tools.clock.monotonic_s() + self._tools.spread(
                 next_s
             )
+
+
+def with_ended(
+    observed: ObservedPod, ended: tuple[ContainerStatus, ...]
+) -> ObservedPod:
+    """Return what was seen, with what ended earlier and is seen no more."""
+    missing = [c for c in ended if observed.newest(c.name) is None]
+    if not missing:
+        return observed
+    containers = newest_first([*observed.containers, *missing])
+    return replace(observed, containers=containers)
 
 
 def _has_news(old: Pod, new: Pod) -> bool:

@@ -884,3 +884,125 @@ async def test_pods_that_were_parked_come_back_with_the_node(tmp_path: Path) -> 
         assert await second.running_names() == ["app"]
         assert second.status_of("web")["phase"] == "Running"
         assert second.status_of("web")["containerStatuses"][0]["ready"]
+
+
+def ready_of(status: dict[str, Any]) -> str:
+    (ready,) = (c["status"] for c in status["conditions"] if c["type"] == "Ready")
+    return str(ready)
+
+
+async def parked(tmp_path: Path, document: dict[str, Any]) -> SmallNode:
+    """Return a node that has gone away with a Pod that ran."""
+    node = SmallNode(tmp_path)
+    async with node.running():
+        node.apply(document)
+        await node.phase_becomes("web", "Running")
+        await asyncio.sleep(5)
+        await node.workers.park(("uid-web",), 10)
+        assert await node.runtime.list_containers() == ()
+    return node
+
+
+async def node_after(tmp_path: Path, first: SmallNode) -> SmallNode:
+    second = SmallNode(tmp_path, first.runtime, first.journal)
+    second.api = first.api
+    second.status._client = first.api  # type: ignore[assignment]
+    return second
+
+
+POLITE = "trap 'exit 0' TERM; sleep 10000"
+STUBBORN = "trap '' TERM; sleep 10000"
+
+
+@pytest.mark.parametrize("policy", ["Never", "OnFailure"])
+async def test_who_ended_well_as_the_node_went_away_has_done_its_work(
+    tmp_path: Path, policy: str
+) -> None:
+    first = await parked(
+        tmp_path, pod_document(container("app", POLITE), restartPolicy=policy)
+    )
+
+    status = first.status_of("web")
+    assert (status["phase"], ready_of(status)) == ("Succeeded", "False")
+    ended = first.state_of("web", "app")["terminated"]
+    assert (ended["exitCode"], ended["reason"]) == (0, "Completed")
+
+    second = await node_after(tmp_path, first)
+    async with second.running():
+        await asyncio.sleep(100)
+
+        assert await second.containers() == []
+        assert second.status_of("web")["phase"] == "Succeeded"
+        assert second.state_of("web", "app")["terminated"] == ended
+
+
+@pytest.mark.parametrize(
+    ("policy", "command", "code"),
+    [
+        pytest.param("Always", POLITE, 0, id="always"),
+        pytest.param("OnFailure", STUBBORN, 137, id="on-failure"),
+        pytest.param("Never", STUBBORN, 137, id="never-but-cut-short"),
+    ],
+)
+async def test_who_is_to_come_back_is_shown_as_waiting_for_it(
+    tmp_path: Path, policy: str, command: str, code: int
+) -> None:
+    first = await parked(
+        tmp_path, pod_document(container("app", command), restartPolicy=policy)
+    )
+
+    status = first.status_of("web")
+    (shown,) = status["containerStatuses"]
+    assert (status["phase"], ready_of(status)) == ("Running", "False")
+    assert shown["state"] == {"waiting": {"reason": "ContainerCreating"}}
+    assert shown["lastState"]["terminated"]["exitCode"] == code
+    assert not shown["ready"]
+
+    told = len(first.api.history)
+    second = await node_after(tmp_path, first)
+    async with second.running():
+        await until(second.running_names, 10, "the Pod to come back")
+        await asyncio.sleep(1)
+
+        status = second.status_of("web")
+        (shown,) = status["containerStatuses"]
+        assert ready_of(status) == "True"
+        assert shown["ready"]
+        assert shown["lastState"]["terminated"]["exitCode"] == code
+        phases = {s["phase"] for s in first.api.history[told:]}
+        assert phases == {"Running"}
+
+
+async def test_of_a_pod_that_comes_back_what_was_over_stays_over(
+    tmp_path: Path,
+) -> None:
+    containers = (container("app", STUBBORN), container("batch", "exit 3"))
+    document = pod_document(*containers, restartPolicy="Never")
+    document["spec"]["ephemeralContainers"] = [container("debug", "exit 1")]
+    first = await parked(tmp_path, document)
+
+    second = await node_after(tmp_path, first)
+    async with second.running():
+        await until(second.running_names, 10, "the Pod to come back")
+        await asyncio.sleep(100)
+
+        assert [c.name for c in await second.containers()] == ["app"]
+        assert second.state_of("web", "batch")["terminated"]["exitCode"] == 3
+        assert second.state_of("web", "debug")["terminated"]["exitCode"] == 1
+        assert second.status_of("web")["phase"] == "Running"
+
+
+async def test_an_api_that_is_away_does_not_keep_the_node_from_going(
+    tmp_path: Path,
+) -> None:
+    node = SmallNode(tmp_path)
+    async with node.running():
+        node.apply(pod_document(container("app", POLITE)))
+        await node.phase_becomes("web", "Running")
+        node.api.away = True
+        began_s = node.clock.monotonic_s()
+
+        await node.workers.park(("uid-web",), 10)
+
+        assert node.clock.monotonic_s() - began_s <= 10
+        assert await node.runtime.list_containers() == ()
