@@ -36,6 +36,7 @@ from podyard.network.bridge import (
     HostSysctls,
     bridged_packets_are_filtered,
     ensure_bridge,
+    forwarding_6,
 )
 from podyard.network.decide import NetworkFacts
 
@@ -253,7 +254,7 @@ def containerd_config(
         sandbox_image=sandbox_image,
         network=row.network,
         bridge=row.bridge,
-        pod_cidr=str(row.pod_cidr),
+        pod_cidrs=row.pod_cidrs,
         cni_conf_dir=str(row.runtime_dir / "net.d"),
         cni_bin_dir=str(cni_bin_dir),
         cni_state_dir=str(row.cni_state_dir),
@@ -293,7 +294,7 @@ def prepare_network(row: Instance, settings: HostSysctls) -> NetworkFacts:
     Raises:
         BridgeError: the kernel refused.
     """
-    settings.ensure(KERNEL_SETTINGS)
+    settings.ensure(KERNEL_SETTINGS | (forwarding_6() if row.pod_cidr_6 else {}))
     ensure_bridge(bridge_config(row))
     return NetworkFacts(
         table=row.nft_table,
@@ -301,9 +302,17 @@ def prepare_network(row: Instance, settings: HostSysctls) -> NetworkFacts:
         pod_cidr=str(row.pod_cidr),
         service_cidr=str(row.service_cidr),
         bridged_packets_are_filtered=bridged_packets_are_filtered(),
+        pod_cidr_6=str(row.pod_cidr_6 or ""),
+        service_cidr_6=str(row.service_cidr_6 or ""),
     )
 
 
 def bridge_config(row: Instance) -> BridgeConfig:
     """Return the instance's bridge."""
-    return BridgeConfig(row.bridge, row.gateway, row.service_cidr)
+    return BridgeConfig(
+        row.bridge,
+        row.gateway,
+        row.service_cidr,
+        gateway_6=row.gateway_6,
+        service_cidr_6=row.service_cidr_6,
+    )
