@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.faults import STAGES, FaultRun, Outcome, schedule
+from support.faults import RECOVERY, STAGES, FaultRun, Outcome, schedule
 from support.instance import running_podyard
 
 PAGE = Path(__file__).resolve().parents[2] / "benchmarks/FAULTS.md"
@@ -49,14 +49,15 @@ def page(outcome: Outcome, asked: int) -> str:
     victims = ("podyard", "containerd", "both")
     rows = [
         f"| {stage} | {' | '.join(str(done[stage, victim]) for victim in victims)} |"
-        for stage in STAGES
+        for stage in (*STAGES, RECOVERY)
     ]
     up = sorted(outcome.up_s) or [0.0]
     counted = [f"| {what} | {count} |" for what, count in outcome.counts.items()]
     what = (
         "Made by `make faults`: Podyard, its containerd, or both at once are killed "
         "with SIGKILL at random moments while a small mixed set of Pods is created "
-        "and deleted (`tests/support/faults.py`)."
+        "and deleted; `recovery` is the Podyard that is just coming back from the kill "
+        "before (`tests/support/faults.py`)."
     )
     result = (
         f"Seed {outcome.seed}: **{len(outcome.kills)} kills** of {asked} asked for, "

@@ -7,6 +7,7 @@ wrote into a ledger on the host says what was really run, whatever Podyard belie
 
 import asyncio
 import ipaddress
+import json
 import os
 import random
 import re
@@ -24,6 +25,7 @@ from podyard.api.documents import Document
 from podyard.api.observed import ContainerState
 from podyard.app.cleanup import census, cgroup_trees
 from podyard.app.instances import Instance, InstanceTable
+from podyard.app.pod_addresses import find_addresses
 from podyard.app.teardown import wait_for_exit
 from podyard.cli.control import ask
 from podyard.containerd.processes import find_daemon
@@ -45,6 +47,10 @@ Victim = Literal["podyard", "containerd", "both"]
 
 #: Where in the life of a set of Pods the kills fall, in order.
 STAGES = ("create", "PostStart", "running", "PreStop", "stop")
+#: A kill of the Podyard that is just coming back from the kill before.
+RECOVERY = "recovery"
+#: How often a kill of Podyard is followed by one of its successor.
+_AGAIN = 0.35
 #: How long after the beginning of its stage a kill comes at the latest, in seconds.
 LATEST_S = {
     "create": 1.5,
@@ -52,6 +58,7 @@ LATEST_S = {
     "running": 0.5,
     "PreStop": 1.0,
     "stop": 1.5,
+    RECOVERY: 3.0,
 }
 #: The grace period of the Pod that does not heed its stop signal, in seconds.
 GRACE_S = 6
@@ -80,15 +87,34 @@ def schedule(seed: int, kills: int) -> list[list[Kill]]:
     """Return rounds of kills; the same for the same seed and count."""
     chance = random.Random(seed)
     victims: tuple[Victim, ...] = ("podyard", "containerd", "both")
-    made = [
-        Kill(
-            stage := STAGES[number % len(STAGES)],
-            chance.choices(victims, weights=(5, 4, 1))[0],
-            round(chance.uniform(0, LATEST_S[stage]), 3),
-        )
-        for number in range(kills)
-    ]
-    return [made[at : at + len(STAGES)] for at in range(0, kills, len(STAGES))]
+    rounds: list[list[Kill]] = []
+    left = kills
+
+    def add(stage: str, victim: Victim) -> None:
+        nonlocal left
+        delay_s = round(chance.uniform(0, LATEST_S[stage]), 3)
+        if left:
+            rounds[-1].append(Kill(stage, victim, delay_s))
+            left -= 1
+
+    while left:
+        rounds.append([])
+        for stage in STAGES:
+            victim = chance.choices(victims, weights=(5, 4, 1))[0]
+            add(stage, victim)
+            if victim != "containerd" and chance.random() < _AGAIN:
+                add(RECOVERY, "podyard")
+    return rounds
+
+
+def by_stage(kills: list[Kill]) -> dict[str, list[Kill]]:
+    """Return a round's kills by stage, with those that follow on them."""
+    found: dict[str, list[Kill]] = {stage: [] for stage in STAGES}
+    stage = STAGES[0]
+    for kill in kills:
+        stage = stage if kill.stage == RECOVERY else kill.stage
+        found[stage].append(kill)
+    return found
 
 
 # ------------------------------------------------------------------------------ ledger
@@ -199,7 +225,11 @@ def mixed_pods(prefix: str, ledger: Path) -> list[Document]:
             ),
             terminationGracePeriodSeconds=GRACE_S,
         ),
-        made("job", part(called("job"), "main", "sleep 2"), restartPolicy="Never"),
+        made(
+            "job",
+            part(called("job"), "main", "sleep 2; note done 0 0"),
+            restartPolicy="Never",
+        ),
         made(
             "hasty",
             part(
@@ -238,6 +268,7 @@ def belongings(row: Instance, data_dir: Path) -> Counter[str]:
         for directory, _, _ in os.walk(tree):
             found[f"cgroup {directory}"] += 1
     found.update(f"directory of Pod {path.name}" for path in data_dir.glob("pods/*"))
+    found.update(f"address {file.name}" for file in find_addresses(row))
     return found
 
 
@@ -404,32 +435,31 @@ class FaultRun:
     # --- one set of Pods
 
     def _round(self, prefix: str, kills: list[Kill]) -> None:
-        by_stage = {kill.stage: kill for kill in kills}
+        planned = by_stage(kills)
         pods = mixed_pods(prefix, self._ledger)
         names = [one["metadata"]["name"] for one in pods]
         self._api.create(*pods)
         hasty, hooked = f"{prefix}-hasty", f"{prefix}-hooked"
-        first = by_stage.get("create")
-        if first is not None:
+        if planned["create"]:
             # One Pod is deleted while it is being made, shortly before the kill.
-            time.sleep(first.delay_s / 2)
+            time.sleep(planned["create"][0].delay_s / 2)
         self._delete(hasty)
-        self._kill(first, share=0.5)
+        self._kill(planned["create"], share=0.5)
         names.remove(hasty)
         with self._tolerating("PostStart"):
             until(lambda: self._entries("PostStart", hooked), within_s=40)
-        self._kill(by_stage.get("PostStart"))
+        self._kill(planned["PostStart"])
         with self._tolerating("all run"):
             until(lambda: all(map(self._is_fine, names)), within_s=60)
         self._check_running(names)
-        self._kill(by_stage.get("running"))
+        self._kill(planned["running"])
         self._check_running(names)
         for name in names:
             self._delete(name)
         names.append(hasty)
         with self._tolerating("PreStop"):
             until(lambda: self._entries("PreStop", hooked), within_s=40)
-        self._kill(by_stage.get("PreStop"))
+        self._kill(planned["PreStop"])
         with self._tolerating("PreStop over"):
             until(
                 lambda: (
@@ -438,7 +468,7 @@ class FaultRun:
                 ),
                 within_s=40,
             )
-        self._kill(by_stage.get("stop"))
+        self._kill(planned["stop"])
         with self._tolerating("all gone"):
             until(
                 lambda: all(self._api.is_gone(pod_path(name)) for name in names),
@@ -479,9 +509,10 @@ class FaultRun:
 
     # --- kills
 
-    def _kill(self, kill: Kill | None, *, share: float = 1.0) -> None:
-        if kill is None:
+    def _kill(self, kills: list[Kill], *, share: float = 1.0) -> None:
+        if not kills:
             return
+        kill, *again = kills
         self._label = re.sub(
             r"( after .*)?$",
             f" after {kill.stage} {kill.victim} {kill.delay_s}",
@@ -504,6 +535,8 @@ class FaultRun:
                 self._find("containerd does not come back")
         else:
             wait_for_exit(self._pid, within_s=10)
+            for one in again:
+                self._kill_successor(one)
             begin = time.monotonic()
             try:
                 self._instance.up()
@@ -514,6 +547,14 @@ class FaultRun:
             self._pid = int(ask(self._instance.name, "GET", "/status")["pid"])
         self._check_duplicates()
         self._back_at_s = uptime_s()
+
+    def _kill_successor(self, kill: Kill) -> None:
+        """Kill the next Podyard while it starts and finds out what there is."""
+        self._label += f", {kill.stage} {kill.delay_s}"
+        with self._instance.in_foreground() as process:
+            time.sleep(kill.delay_s)
+            process.kill()
+        self.outcome.kills.append(kill)
 
     # --- checks
 
@@ -558,22 +599,47 @@ class FaultRun:
             short = name.rsplit("-", 1)[1]
             if not starts and short != "hasty":
                 self._find(f"{name} never ran")
+            done = sum(entry.what == "done" for entry in mine)
+            if short == "job" and done != 1:
+                self._find(f"the job was done {done} times in {len(starts)} starts")
             by_container: dict[str, list[Entry]] = {}
             for entry in starts:
                 by_container.setdefault(entry.container, []).append(entry)
             for part, begun in by_container.items():
                 self.outcome.counts["containers"] += len(begun)
                 self.outcome.counts["containers begun again"] += len(begun) - 1
-                if short == "job" and len(begun) != 1:
-                    self._find(f"the job ran {len(begun)} times")
                 if begun[-1].at_s > self._deleted_at[name] + SLACK_S:
                     self._find(f"{name}/{part} started after its Pod was deleted")
-                for hook, holders in HOOKS.items():
-                    if (short, part) in holders:
-                        # Only the last instance lived when its Pod was deleted.
-                        owed = begun if hook == "PostStart" else begun[-1:]
-                        self._check_hook(name, part, hook, owed, mine)
+                cut: list[Entry] = []
+                if (short, part) in HOOKS["PostStart"]:
+                    cut = self._cut_off(name, part, begun, mine)
+                    owed = [entry for entry in begun if entry not in cut]
+                    self._check_hook(name, part, "PostStart", owed, mine)
+                if (short, part) in HOOKS["PreStop"]:
+                    # Only the last instance lived when its Pod was deleted.
+                    owed = [entry for entry in begun[-1:] if entry not in cut]
+                    self._check_hook(name, part, "PreStop", owed, mine)
         self._check_grace(next(one for one in names if one.endswith("-stubborn")))
+
+    def _cut_off(
+        self, name: str, part: str, begun: list[Entry], mine: list[Entry]
+    ) -> list[Entry]:
+        """Return the instances that the runtime has ended while it began them.
+
+        It gives up a start whose asker dies, and kills what it has started.
+        Such an instance may have said that it runs; the node's records must say that
+        it was gone before its hook.
+        """
+        told = self._instance.cli("hooks", name, "-o", "json", check=False).stdout
+        gone = sum(
+            (row["hook"], row["container"], row.get("result"))
+            == ("PostStart", part, "container gone")
+            for row in json.loads(told or "[]")
+        )
+        delivered = {entry.instance for entry in mine if entry.what == "PostStart"}
+        cut = [entry for entry in begun if entry.instance not in delivered][:gone]
+        self.outcome.counts["starts cut off"] += len(cut)
+        return cut
 
     def _check_hook(
         self, name: str, part: str, hook: str, owed: list[Entry], mine: list[Entry]

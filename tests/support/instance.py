@@ -14,6 +14,8 @@ import orjson
 from podyard.app.instances import Instance, InstanceTable
 from podyard.app.teardown import wait_for_exit
 
+_SRC = Path(__file__).resolve().parents[2] / "src"
+
 
 @dataclass(frozen=True)
 class RunningPodyard:
@@ -55,6 +57,23 @@ class RunningPodyard:
             *arguments,
         )
 
+    @contextmanager
+    def in_foreground(self) -> "Iterator[subprocess.Popen[bytes]]":
+        """Start it as a child of ours, and wait for its end."""
+        arguments = ("--name", self.name, "--data-dir", str(self.data_dir))
+        with (self.data_dir / "podyard.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "podyard", "up", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONPATH": str(_SRC)},
+            )
+            try:
+                yield process
+            finally:
+                process.wait(timeout=60)
+
     def status(self) -> dict:
         """Return ``podyard status -o json``."""
         return orjson.loads(self.cli("status", "-o", "json").stdout)
@@ -94,7 +113,7 @@ def podyard(
         timeout=timeout_s,
         env={
             **os.environ,
-            "PYTHONPATH": str(Path(__file__).resolve().parents[2] / "src"),
+            "PYTHONPATH": str(_SRC),
             **(environment or {}),
         },
         cwd=cwd,
