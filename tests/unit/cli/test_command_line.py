@@ -68,6 +68,26 @@ def test_where_a_fault_of_ours_is_can_be_asked_for(capsys, monkeypatch):
     assert "correct horse" not in told.replace('password = "correct horse"', "")
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        pytest.param("CrashLoopBackOff", "The container keeps ending", id="known"),
+        pytest.param("crashloopbackoff", "The container keeps ending", id="any-case"),
+        pytest.param("OutOfcpu", "OutOf* (status.reason of a Pod", id="of-a-resource"),
+    ],
+)
+def test_explain_reason_says_what_it_means(name, told, capsys):
+    assert run(["explain", "reason", name]) == 0
+
+    assert told in capsys.readouterr().out
+
+
+def test_explain_reason_suggests_what_may_have_been_meant(capsys):
+    assert run(["explain", "reason", "CrashBackOff"]) == 1
+
+    assert "did you mean CrashLoopBackOff" in capsys.readouterr().err
+
+
 def test_a_bad_span_is_wrong_usage(capsys):
     assert run(["down", "--grace", "soon"]) == 2
     assert '"soon" is not a duration' in capsys.readouterr().err

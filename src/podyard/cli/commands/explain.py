@@ -3,7 +3,7 @@
 import argparse
 from typing import Final
 
-from podyard.cli.parts import Command
+from podyard.cli.parts import Command, CommandError
 from podyard.cli.settings import add_places
 
 _ACTIONS: Final = {
@@ -32,17 +32,38 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
                 help="show values from Secrets too, of those you may get",
             )
         add_places(action)
+    text = "what a reason in a status, condition or event means, and what to do"
+    reason = actions.add_parser("reason", help=text, description=text)
+    reason.add_argument("reason", metavar="REASON")
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.action == "reason":
+        return _explain_reason(args.reason)
     from podyard.cli.explanations import run_explain  # noqa: PLC0415 - quick --help
 
     return run_explain(args)
 
 
+def _explain_reason(name: str) -> int:
+    from podyard.api.reasons import find_reasons, near_reasons  # noqa: PLC0415
+
+    found = find_reasons(name)
+    if not found:
+        near = near_reasons(name)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise CommandError(f'no reason of Podyard is called "{name}"{hint}')
+    for reason in found:
+        print(f"{reason.name} ({', '.join(reason.places)})")
+        print(f"  {reason.means}")
+        if reason.advice:
+            print(f"  {reason.advice}")
+    return 0
+
+
 PART: Final = Command(
     name="explain",
-    help="why a Pod is as it is: pull, env, schedule, stop, pod",
+    help="why a Pod is as it is: pull, env, schedule, stop, pod, reason",
     arguments=_arguments,
     run=_run,
 )
