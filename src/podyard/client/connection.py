@@ -5,6 +5,7 @@ import ssl
 from dataclasses import field
 from pathlib import Path
 
+from podyard.lib.tls import ResumingContext
 from podyard.lib.values import dataclass
 
 
@@ -51,7 +52,11 @@ def build_ssl_context(connection: ApiConnection) -> ssl.SSLContext:
         CredentialsError: a certificate or key is not usable.
     """
     try:
-        context = ssl.create_default_context(cadata=connection.ca_pem or None)
+        context = ResumingContext()
+        if connection.ca_pem:
+            context.load_verify_locations(cadata=connection.ca_pem)
+        else:
+            context.load_default_certs()
     except (ssl.SSLError, ValueError) as error:
         raise CredentialsError(
             f"the certificate authority for {connection.server} is not usable: {error}"

@@ -1,5 +1,6 @@
 """The authority, its certificates and the signing key."""
 
+import contextlib
 import ssl
 import stat
 from datetime import timedelta
@@ -194,3 +195,57 @@ def test_keys_are_not_shown(tmp_path: Path) -> None:
     pki = ensure_pki(tmp_path, NAMES, now=NOW)
 
     assert "PRIVATE" not in repr(pki)
+
+
+def _connect(server: ssl.SSLContext, client: ssl.SSLContext) -> ssl.SSLObject:
+    """Shake hands and read a first byte, with which the ticket comes."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    theirs = server.wrap_bio(to_server, to_client, server_side=True)
+    ours = client.wrap_bio(to_client, to_server, server_hostname="localhost")
+    for side in (ours, theirs, ours, theirs):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    theirs.write(b"x")
+    assert ours.read(1) == b"x"
+    peer = theirs.getpeercert()
+    assert peer is not None
+    assert ((("commonName", "podyard-admin"),)) in peer["subject"]
+    return ours
+
+
+def test_a_later_connection_takes_up_the_session_and_is_the_same_client(
+    tmp_path: Path,
+) -> None:
+    pki = ensure_pki(tmp_path, NAMES, now=NOW)
+    server = server_tls(pki.api_server, pki.ca_path)
+    client = client_tls(pki.ca_pem, pki.admin)
+
+    reused = [_connect(server, client).session_reused for _ in range(3)]
+
+    assert reused == [False, True, True]
+
+
+def test_a_server_that_does_not_know_the_session_is_asked_who_it_is(
+    tmp_path: Path,
+) -> None:
+    pki = ensure_pki(tmp_path, NAMES, now=NOW)
+    client = client_tls(pki.ca_pem, pki.admin)
+    _connect(server_tls(pki.api_server, pki.ca_path), client)
+
+    again = _connect(server_tls(pki.api_server, pki.ca_path), client)
+
+    assert not again.session_reused
+
+
+def test_connections_that_begin_at_once_do_not_wait_for_a_session(
+    tmp_path: Path,
+) -> None:
+    pki = ensure_pki(tmp_path, NAMES, now=NOW)
+    client = client_tls(pki.ca_pem, pki.admin)
+    first = client.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="a")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        first.do_handshake()
+
+    second = client.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="a")
+
+    assert not second.session_reused
