@@ -256,7 +256,8 @@ def to_container_config(config: ContainerConfig) -> pb.ContainerConfig:
         command=config.command,
         args=config.args,
         working_dir=config.working_dir,
-        envs=[pb.KeyValue(key=env.name, value=env.value) for env in config.envs],
+        # Services bring thousands: mappings take a third of what messages take.
+        envs=[{"key": env.name, "value": env.value} for env in config.envs],
         mounts=[_mount(mount) for mount in config.mounts],
         devices=[
             pb.Device(

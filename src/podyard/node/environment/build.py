@@ -145,12 +145,14 @@ def _carry(name: str, value: str) -> bytes:
     Raises:
         EnvironmentBuildError: it would not arrive as it is.
     """
-    if "\0" in value:
-        why = "a NUL byte"
-    elif any("\udc80" <= character <= "\udcff" for character in value):
+    try:
+        carried = value.encode()
+    except UnicodeEncodeError:  # kept as surrogates since they were read
         why = "bytes that are no UTF-8"
     else:
-        return value.encode()
+        if b"\0" not in carried:
+            return carried
+        why = "a NUL byte"
     raise EnvironmentBuildError(
         f'environment variable "{name}" holds {why}, which cannot be carried exactly: '
         "mount its source as a volume instead"
