@@ -7,12 +7,12 @@ that nobody has told it of.
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from podyard.api.runtime import ContainerConfig, Label, SandboxConfig
+from podyard.api.runtime import ContainerConfig, EnvVar, Label, SandboxConfig
 from podyard.app.config import Config
 from podyard.app.host import observe_host
 from podyard.app.instances import InstanceTable, Wishes
@@ -45,8 +45,12 @@ class Floor:
         self._cgroup = f"{cgroup_root}/floor"
         self._logs = logs
 
-    async def start(self) -> FloorPod:
-        """Run a sandbox and a container in it; the time is until it runs."""
+    async def start(self, envs: Sequence[EnvVar] = ()) -> FloorPod:
+        """Run a sandbox and a container in it; the time is until it runs.
+
+        Args:
+            envs: the variables of the container.
+        """
         uid = str(uuid.uuid4())
         labels = {
             Label.POD_NAME: f"floor-{uid}",
@@ -69,6 +73,7 @@ class Floor:
             command=("sleep", "3600"),
             labels={**labels, Label.CONTAINER_NAME: "c"},
             log_path="c/0.log",
+            envs=tuple(envs),
         )
         (self._logs / uid / "c").mkdir(parents=True)
         begin = time.perf_counter()

@@ -1,8 +1,8 @@
 """``python -m benchmarks.services``: Services and DNS of one instance, in figures.
 
 200 Services of 5 ports each: how long nft takes for all of them and for one change,
-how long a change takes from the API to the kernel, what DNS answers cost, and whether
-Pods start slower.
+how long a change takes from the API to the kernel, what DNS answers cost, and how much
+slower Pods start, beside the same calls made of CRI directly with the same variables.
 """
 
 import asyncio
@@ -11,13 +11,18 @@ import socket
 import subprocess
 import tempfile
 import time
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import dns.message
 
 from benchmarks.figures import p50, quantile
-from benchmarks.instance import Bench, delete, pod, watching
+from benchmarks.floor import Floor, floor_runtime
+from benchmarks.instance import Bench, PodWatch, delete, pod, watching
+from podyard.api.core_v1 import Pod
 from podyard.api.documents import Document
+from podyard.api.runtime import EnvVar
 from podyard.api.scheme import ENDPOINT_SLICE, POD, SERVICE
 from podyard.app.instances import InstanceTable
 from podyard.client.http import HttpApiClient
@@ -25,10 +30,12 @@ from podyard.network.build import ServiceRule
 from podyard.network.decide import NetworkFacts, decide_table
 from podyard.network.nftables import remove_table, run_nft
 from podyard.network.table import change_table, replace_table
+from podyard.node.environment.build import build_service_environment
 
 SERVICES = 200
 PORTS = 5
 QUESTIONS = 5000
+ROUNDS = 10
 
 
 def ms(seconds: float) -> str:
@@ -118,32 +125,63 @@ def questions(
             results.put((kind, took))
 
 
-async def start_pods(
-    client: HttpApiClient, prefix: str, rounds: int = 8, *, links: bool = True
-) -> list[float]:
-    """Return the seconds from POST to Running, one Pod after the other."""
-    took = []
+async def start_pod(client: HttpApiClient, watch: PodWatch, *, links: bool) -> float:
+    """Return the seconds from POST to Running of one Pod, which then goes."""
+    name = f"timed-{uuid.uuid4()}"
+    document = pod(name)
+    document["metadata"]["labels"] = {}
+    document["spec"]["enableServiceLinks"] = links
+    begin = time.perf_counter()
+    await client.create(POD, document, "default")
+    await watch.wait_running(name)
+    took_s = watch.running_at[name] - begin
+    await delete(client, name)
+    await watch.wait_gone(name)
+    return took_s
+
+
+async def start_raw(floor: Floor, envs: Sequence[EnvVar]) -> float:
+    """Return the seconds that CRI alone takes."""
+    made = await floor.start(envs)
+    await floor.remove(made)
+    return made.start_s
+
+
+async def measure_starts(client: HttpApiClient, floor: Floor, what: str) -> None:
+    """Time Pods with and without variables of Services, beside CRI, in turns."""
+    services = (await client.list(SERVICE, ""))["items"]
+    document = pod("any")
+    document["metadata"]["namespace"] = "default"
+    variables = build_service_environment(Pod.of(document), services)
+    envs = [EnvVar(name, value.encode()) for name, value in variables.items()]
+    ways: dict[str, Callable[[], Awaitable[float]]] = {
+        "with variables": lambda: start_pod(client, watch, links=True),
+        "the same by CRI": lambda: start_raw(floor, envs),
+        "without": lambda: start_pod(client, watch, links=False),
+        "without by CRI": lambda: start_raw(floor, ()),
+    }
+    took: dict[str, list[float]] = {way: [] for way in ways}
     async with watching(client) as watch:
-        for number in range(rounds):
-            name = f"{prefix}-{number}"
-            begin = time.perf_counter()
-            document = pod(name)
-            document["metadata"]["labels"] = {}
-            document["spec"]["enableServiceLinks"] = links
-            await client.create(POD, document, "default")
-            await watch.wait_running(name)
-            took.append(watch.running_at[name] - begin)
-            await delete(client, name)
-            await watch.wait_gone(name)
-    return took[2:]
+        for number in range(ROUNDS + 1):
+            for way, start in ways.items():
+                took_s = await start()
+                if number:  # the first warms up
+                    took[way].append(took_s)
+    shown = ", ".join(f"{way} {ms(p50(values))}" for way, values in took.items())
+    print(f"Pod start, {what}, {len(envs)} variables: p50 {shown}")
+    for linked, raw in (
+        ("with variables", "the same by CRI"),
+        ("without", "without by CRI"),
+    ):
+        print(f"    {linked}: {ms(p50(took[linked]) - p50(took[raw]))} over CRI")
 
 
-async def measure_instance(bench: Bench) -> None:
+async def measure_instance(bench: Bench, floor: Floor) -> None:
     """Measure a whole instance."""
     row = InstanceTable().get(bench.name)
     assert row is not None
     async with bench.client() as client:
-        before = await start_pods(client, "before")
+        await measure_starts(client, floor, "no Services")
         await client.create(POD, pod("server"), "default")
         begin = time.perf_counter()
         async with asyncio.TaskGroup() as group:
@@ -160,13 +198,7 @@ async def measure_instance(bench: Bench) -> None:
         )
         delays = [await from_api_to_kernel(client, row.nft_table, n) for n in range(7)]
         print(f"a new Service, POST to rule in the kernel: p50 {ms(p50(delays))}")
-        after = await start_pods(client, "after")
-        unlinked = await start_pods(client, "unlinked", links=False)
-        print(f"Pod start without Services: p50 {ms(p50(before))}")
-        print(
-            f"Pod start with {SERVICES}, no variables of them: p50 {ms(p50(unlinked))}"
-        )
-        print(f"Pod start with {SERVICES}: p50 {ms(p50(after))}")
+        await measure_starts(client, floor, f"{SERVICES} Services")
     results: multiprocessing.Queue[tuple[str, list[float]]] = multiprocessing.Queue()
     asking = multiprocessing.Process(
         target=questions, args=(row.cluster_dns_ip, results)
@@ -198,6 +230,12 @@ async def from_api_to_kernel(client: HttpApiClient, table: str, number: int) -> 
                 return time.perf_counter() - begin
 
 
+async def measure(bench: Bench, scratch: Path) -> None:
+    """Measure an instance beside a runtime of nobody's."""
+    async with floor_runtime(scratch) as floor:
+        await measure_instance(bench, floor)
+
+
 def main() -> None:
     """Measure everything."""
     measure_nft()
@@ -205,7 +243,7 @@ def main() -> None:
         bench = Bench("bench-services", Path(directory) / "data")
         try:
             bench.up()
-            asyncio.run(measure_instance(bench))
+            asyncio.run(measure(bench, Path(directory)))
             pid = bench.status()["pid"]
             status = Path(f"/proc/{pid}/status").read_text()
             line = next(x for x in status.splitlines() if x.startswith("VmRSS"))
