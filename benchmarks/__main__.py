@@ -17,6 +17,7 @@ from benchmarks.figures import Report, p50, quantile
 from benchmarks.floor import IMAGE, Floor, floor_runtime
 from benchmarks.instance import Bench, delete, pod, usage, watching
 from benchmarks.probes import measure_probes
+from benchmarks.pulls import measure_pulls
 from podyard.api.scheme import CONFIG_MAP, POD
 from podyard.app.instances import InstanceTable
 
@@ -305,7 +306,7 @@ def main() -> None:
     """Run and write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--only", default="abcdefgh", help="which sections")
+    parser.add_argument("--only", default="abcdefghi", help="which sections")
     args = parser.parse_args()
     report = Report()
     if "h" in args.only:
@@ -344,6 +345,8 @@ def main() -> None:
                 await api(bench, report, 1024)
             if "e" in args.only and not args.quick:
                 await idle(bench, report, 50, 20)
+            if "i" in args.only:
+                await measure_pulls(bench, report, 3 if args.quick else 7)
             if "g" in args.only:
                 await reconcile(bench, report, 10 if args.quick else 50)
 
@@ -351,7 +354,7 @@ def main() -> None:
     finally:
         bench.cli("down", "--grace", "1s", "--purge")
         shutil.rmtree(scratch, ignore_errors=True)
-    if args.only == "abcdefgh" and not args.quick:
+    if args.only == "abcdefghi" and not args.quick:
         head = (
             "# Measured\n\nMade by `make bench`, everything in one run on one machine: "
             f"{platform.system()} {platform.release()}, Python "
