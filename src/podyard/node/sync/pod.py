@@ -337,7 +337,10 @@ class PodSync:
     async def _adopt_hooks(self, observed: ObservedPod) -> None:
         """Take over what an earlier agent, or a start cut off, has left of hooks."""
         hooks, uid = self._tools.stops.hooks, self.pod.uid
-        self._hooks_unsure = False
+        # One that is made but does not run may yet run, or be made anew.
+        self._hooks_unsure = any(
+            c.state is ContainerState.CREATED for c in observed.containers
+        )
         alive = {
             c.id for c in observed.containers if c.state is not ContainerState.EXITED
         }

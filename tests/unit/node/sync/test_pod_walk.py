@@ -389,6 +389,29 @@ async def test_a_start_that_was_cut_off_is_made_anew_and_counts_as_none(
         assert made.id != cut.id
 
 
+async def test_the_hook_of_a_start_that_was_cut_off_is_owed_no_more(
+    tmp_path: Path,
+) -> None:
+    hooks = TimedHooks()
+    first = SmallNode(tmp_path, hooks=hooks)
+    hooked = container("app", lifecycle={"postStart": EXEC})
+    async with first.running():
+        first.apply(pod_document(hooked))
+        await first.phase_becomes("web", "Running")
+        (cut,) = await first.containers()
+
+    first.runtime.cut_start(cut.id)
+    hooks.owed.add(cut.id)
+    second = SmallNode(tmp_path, first.runtime, first.journal, hooks)
+    async with second.running():
+        second.apply(pod_document(hooked))
+        await second.phase_becomes("web", "Running")
+        await asyncio.sleep(100)
+
+        assert hooks.owed == set()
+        assert hooks.told == [("PostStart", "app")] * 2
+
+
 async def test_a_start_that_the_runtime_finished_alone_is_not_made_twice(
     tmp_path: Path,
 ) -> None:
