@@ -4,17 +4,16 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
 from podyard.app.config import Config
 from podyard.app.instances import Instance
+from podyard.app.resolv_conf import read_resolv_conf
 from podyard.network.dns.decide import DnsSettings
 from podyard.network.dns.names import ClusterNames
 from podyard.network.dns.sockets import DnsSockets, wait_first_question
-from podyard.node.environment.build import parse_resolv_conf
 
 if TYPE_CHECKING:
     from podyard.network.dns.server import DnsServer
@@ -81,14 +80,6 @@ def _make_server(config: Config, row: Instance, names: ClusterNames) -> "DnsServ
 
 def _resolvers(config: Config, row: Instance) -> tuple[str, ...]:
     """Return the host's own resolvers; we are none of them (blocking)."""
-    if not config.resolv_conf:
-        return ()
-    try:
-        text = Path(config.resolv_conf).read_text(errors="replace")
-    except OSError as error:
-        log.warning(
-            "resolv_conf_unreadable", path=config.resolv_conf, error=error.strerror
-        )
-        return ()
     ours = {row.cluster_dns_ip, *row.node_ips}
-    return tuple(s for s in parse_resolv_conf(text).servers if s not in ours)
+    servers = read_resolv_conf(config.resolv_conf).servers
+    return tuple(server for server in servers if server not in ours)

@@ -41,6 +41,7 @@ from podyard.app.instances import Instance
 from podyard.app.pki import Pki, server_tls
 from podyard.app.pull_progress import ContainerdProgress
 from podyard.app.registries import credential_files
+from podyard.app.resolv_conf import read_resolv_conf
 from podyard.app.runtimes import Runtime
 from podyard.client.connection import ApiConnection
 from podyard.client.events import EventRecorder
@@ -64,7 +65,7 @@ from podyard.node.credentials.manager import CredentialManager
 from podyard.node.credentials.watch import NodeFileWatch
 from podyard.node.endpoints.explain import ExplainParts, PodExplainer
 from podyard.node.endpoints.server import EndpointsConfig, NodeEndpoints
-from podyard.node.environment.build import DNSSettings, parse_resolv_conf
+from podyard.node.environment.build import DNSSettings
 from podyard.node.environment.manager import EnvironmentManager
 from podyard.node.hooks import handlers as hook_handlers
 from podyard.node.hooks.deliveries import Deliveries
@@ -451,7 +452,7 @@ async def _make_node(
         dns=DNSSettings(
             cluster_dns=dns_servers_of_pods(config, row, setup.dns),
             cluster_domain=config.cluster_domain,
-            node=parse_resolv_conf(_read(config.resolv_conf)),
+            node=read_resolv_conf(config.resolv_conf),
         ),
         limits=limits,
         fail_refused_handlers=config.semantics == "documented",
@@ -724,16 +725,6 @@ async def _open_access(setup: NodeSetup, clock: Clock) -> ImageAccess:
     )
     await access.load(await setup.runtime.images.list_images())
     return access
-
-
-def _read(path: str) -> str:
-    if not path:
-        return ""
-    try:
-        return Path(path).read_text(errors="replace")
-    except OSError as error:
-        log.warning("resolv_conf_unreadable", path=path, error=error.strerror)
-        return ""
 
 
 async def _mounts_images(runtime: Runtime) -> bool:

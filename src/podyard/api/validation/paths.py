@@ -5,8 +5,21 @@ https://kubernetes.io/docs/concepts/storage/volumes/#using-subpath
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 from podyard.api.errors import FieldError, invalid
+
+#: What a hostPath may say it expects.
+HOST_PATH_TYPES: Final = (
+    "",
+    "BlockDevice",
+    "CharDevice",
+    "Directory",
+    "DirectoryOrCreate",
+    "File",
+    "FileOrCreate",
+    "Socket",
+)
 
 
 def check_no_backsteps(field: str, path: str) -> Iterator[FieldError]:

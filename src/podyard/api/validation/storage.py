@@ -25,22 +25,12 @@ from podyard.api.validation.faults import (
     check_immutable,
     check_text,
 )
-from podyard.api.validation.paths import check_no_backsteps
+from podyard.api.validation.paths import HOST_PATH_TYPES, check_no_backsteps
 from podyard.api.validation.scheduling import check_node_selector
 
 _RECLAIM_POLICIES: Final = ("Delete", "Recycle", "Retain")
 _CLASS_POLICIES: Final = ("Delete", "Retain")
 _BINDING_MODES: Final = ("Immediate", "WaitForFirstConsumer")
-_HOST_PATH_TYPES: Final = (
-    "",
-    "BlockDevice",
-    "CharDevice",
-    "Directory",
-    "DirectoryOrCreate",
-    "File",
-    "FileOrCreate",
-    "Socket",
-)
 #: What a volume may be made of.
 VOLUME_SOURCES: Final = (
     "gcePersistentDisk",
@@ -148,8 +138,8 @@ def _check_path(source: Document, field: str) -> Iterator[FieldError]:
         return
     yield from check_no_backsteps(f"{field}.path", path)
     kind = source.get("type") or ""
-    if kind not in _HOST_PATH_TYPES:
-        yield not_supported(f"{field}.type", kind, _HOST_PATH_TYPES)
+    if kind not in HOST_PATH_TYPES:
+        yield not_supported(f"{field}.type", kind, HOST_PATH_TYPES)
 
 
 def check_volume_update(new: Document, old: Document) -> Iterator[FieldError]:

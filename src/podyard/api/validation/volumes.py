@@ -30,22 +30,16 @@ from podyard.api.validation.env import (
     check_resource_field_ref,
 )
 from podyard.api.validation.faults import check_choice, check_required_text
-from podyard.api.validation.paths import check_local, check_no_backsteps
+from podyard.api.validation.paths import (
+    HOST_PATH_TYPES,
+    check_local,
+    check_no_backsteps,
+)
 from podyard.api.validation.projections import check_projections
 from podyard.api.validation.scope import Scope
 
 _MODE_TEXT: Final = "must be a number between 0 and 0777 (octal), both inclusive"
 _ONE_TYPE: Final = "may not specify more than 1 volume type"
-_HOST_PATH_TYPES: Final = (
-    "",
-    "BlockDevice",
-    "CharDevice",
-    "Directory",
-    "DirectoryOrCreate",
-    "File",
-    "FileOrCreate",
-    "Socket",
-)
 #: Every source in the order upstream looks at them.
 SOURCES: Final = (
     "emptyDir",
@@ -165,8 +159,8 @@ def _check_host_path(
         return
     yield from check_no_backsteps(f"{field}.path", path)
     type_ = source.get("type") or ""
-    if type_ not in _HOST_PATH_TYPES:
-        yield not_supported(f"{field}.type", type_, _HOST_PATH_TYPES)
+    if type_ not in HOST_PATH_TYPES:
+        yield not_supported(f"{field}.type", type_, HOST_PATH_TYPES)
 
 
 def _check_git_repo(
