@@ -13,6 +13,7 @@ import binascii
 from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from dataclasses import field
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from podyard.api.core_v1 import Container, Pod
@@ -121,7 +122,12 @@ def build_environment(
         raise EnvironmentBuildError(
             "services have not yet been read at least once, cannot construct envvars"
         )
-    service_env = build_service_environment(pod, sources.services)
+    services = [
+        _service_variables(*key) for key in _visible_services(pod, sources.services)
+    ]
+    service_env: dict[str, str] = {}
+    for variables in services:
+        service_env.update(variables.texts)
     own: dict[str, str] = {}
     for entry in container.env_from:
         own.update(read_env_from(pod, entry, sources))
@@ -132,8 +138,13 @@ def build_environment(
         if value is not None:
             own.pop(name, None)
             own[name] = value
-    everything = own | {k: v for k, v in service_env.items() if k not in own}
-    return tuple(EnvVar(name, _carry(name, v)) for name, v in everything.items())
+    rest: dict[str, EnvVar] = {}
+    for variables in services:
+        rest.update(variables.carried)
+    for name in own:
+        rest.pop(name, None)
+    mine = (EnvVar(name, _carry(name, value)) for name, value in own.items())
+    return (*mine, *rest.values())
 
 
 def _carry(name: str, value: str) -> bytes:
@@ -354,6 +365,20 @@ def build_service_environment(pod: Pod, services: Iterable[Document]) -> dict[st
     Those of the Pod's own namespace when it wants links, and always the API
     server's. Source: the docker-links set of ``pkg/kubelet/envvars``.
     """
+    env: dict[str, str] = {}
+    for key in _visible_services(pod, services):
+        env.update(_service_variables(*key).texts)
+    return env
+
+
+#: Name, number and protocol of a port.
+_Port: TypeAlias = tuple[str, str, str]
+
+
+def _visible_services(
+    pod: Pod, services: Iterable[Document]
+) -> list[tuple[str, str, tuple[_Port, ...]]]:
+    """Return name, address and ports of those Services, by name."""
     chosen: dict[str, Document] = {}
     for service in services:
         metadata, spec = service.get("metadata") or {}, service.get("spec") or {}
@@ -365,29 +390,46 @@ def build_service_environment(pod: Pod, services: Iterable[Document]) -> dict[st
             chosen[name] = spec
         elif is_master:
             chosen.setdefault(name, spec)
-    env: dict[str, str] = {}
-    for name in sorted(chosen):
-        env.update(_service_variables(_mangle(name), chosen[name]))
-    return env
+    return [
+        (name, str(chosen[name]["clusterIP"]), tuple(map(_port, _ports(chosen[name]))))
+        for name in sorted(chosen)
+    ]
+
+
+def _ports(spec: Document) -> list[Document]:
+    return spec.get("ports") or []
+
+
+def _port(port: Document) -> _Port:
+    return port.get("name") or "", str(port.get("port")), port.get("protocol") or "TCP"
 
 
 def _mangle(name: str) -> str:
     return name.upper().replace("-", "_")
 
 
-def _service_variables(prefix: str, spec: Document) -> dict[str, str]:
-    host = str(spec["clusterIP"])
-    ports = spec.get("ports") or ()
+@dataclass(frozen=True, slots=True)
+class _ServiceVariables:
+    """The variables of one Service, as text and as a runtime carries them."""
+
+    texts: dict[str, str]
+    carried: dict[str, EnvVar]
+
+
+@lru_cache(maxsize=512)
+def _service_variables(
+    name: str, host: str, ports: tuple[_Port, ...]
+) -> _ServiceVariables:
+    """Return the variables of a Service, which every container gets the same."""
+    prefix = _mangle(name)
     env = {f"{prefix}_SERVICE_HOST": host}
     if ports:
-        env[f"{prefix}_SERVICE_PORT"] = str(ports[0].get("port"))
-    for port in ports:
-        if port.get("name"):
-            env[f"{prefix}_SERVICE_PORT_{_mangle(port['name'])}"] = str(port["port"])
+        env[f"{prefix}_SERVICE_PORT"] = ports[0][1]
+    for port_name, number, _ in ports:
+        if port_name:
+            env[f"{prefix}_SERVICE_PORT_{_mangle(port_name)}"] = number
     shown = f"[{host}]" if ":" in host else host
-    for index, port in enumerate(ports):
-        protocol = port.get("protocol") or "TCP"
-        number = str(port.get("port"))
+    for index, (_, number, protocol) in enumerate(ports):
         url = f"{protocol.lower()}://{shown}:{number}"
         if index == 0:
             env[f"{prefix}_PORT"] = url
@@ -396,7 +438,9 @@ def _service_variables(prefix: str, spec: Document) -> dict[str, str]:
         env[f"{stem}_PROTO"] = protocol.lower()
         env[f"{stem}_PORT"] = number
         env[f"{stem}_ADDR"] = host
-    return env
+    return _ServiceVariables(
+        env, {key: EnvVar(key, _carry(key, value)) for key, value in env.items()}
+    )
 
 
 @dataclass(frozen=True, slots=True)

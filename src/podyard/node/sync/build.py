@@ -37,6 +37,7 @@ from podyard.api.runtime import (
     UserNamespace,
 )
 from podyard.lib.values import dataclass
+from podyard.node.environment.build import to_mapping
 
 #: Annotation of a static Pod: where it comes from; ``api`` for all others.
 CONFIG_SOURCE: Final = "kubernetes.io/config.source"
@@ -303,7 +304,9 @@ def build_container_config(
     Raises:
         ContainerConfigError: the spec asks for what cannot be.
     """
-    known = {v.name: v.value.decode("utf-8", "surrogateescape") for v in parts.env}
+    # Services bring thousands of variables, and few commands ask for one.
+    asked = any("$" in word for word in (*container.command, *container.args))
+    known = to_mapping(parts.env) if asked else {}
     return ContainerConfig(
         name=container.name,
         attempt=parts.attempt,
