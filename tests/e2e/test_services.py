@@ -6,7 +6,9 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import dns.message
 import pytest
@@ -191,6 +193,24 @@ def ask_udp(client: socket.socket) -> str:
     return until(ask, within_s=20)
 
 
+def ask_anew(made: Document) -> str:
+    """Ask over a flow of its own."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect((ip_of(made), 53))
+        return ask_udp(client)
+
+
+def converse(kept: socket.socket, done: threading.Event) -> int:
+    """Say something and hear it again and again; return how often that went well."""
+    heard = 0
+    while not done.is_set():
+        line = b"%d\n" % heard
+        kept.sendall(line)
+        assert kept.recv(100) == line
+        heard += 1
+    return heard
+
+
 def ip_of(document: Document) -> str:
     return document["spec"]["clusterIP"]
 
@@ -259,6 +279,10 @@ def test_udp_follows_its_endpoints_even_on_a_flow_that_goes_on(api, serve):
 
         api.create(udp_server("udp-b"))
         api.until_pod("udp-b", is_ready, namespace=SPACE)
+        until(lambda: "udp-b" in {ask_anew(made) for _ in range(4)})
+        # Another endpoint takes nothing away from a flow that leads somewhere.
+        assert {ask_udp(client) for _ in range(10)} == {"udp-a"}
+
         api.delete(f"/api/v1/namespaces/{SPACE}/pods/udp-a", gracePeriodSeconds=0)
         until(lambda: len(ready_ips(api, "datagrams")) == 1)
 
@@ -267,20 +291,33 @@ def test_udp_follows_its_endpoints_even_on_a_flow_that_goes_on(api, serve):
     api.delete(f"/api/v1/namespaces/{SPACE}/pods/udp-b", gracePeriodSeconds=0)
 
 
-def test_a_connection_outlives_a_change_of_its_service(api, serve):
+def test_a_connection_in_use_outlives_changes_of_its_service(api, serve):
     made = serve("rolling", ready=1, selector={"name": "web-0"})
-    until(lambda: not is_refused(ip_of(made), 80))
-    with socket.create_connection((ip_of(made), 9000), timeout=5) as kept:
-        kept.send(b"before\n")
-        assert kept.recv(100) == b"before\n"
-
-        api.patch(
-            path_of(made, SPACE, "rolling"), {"spec": {"selector": {"name": "web-1"}}}
-        )
-        until(lambda: answers(ip_of(made), 80, "web-1"))
-
-        kept.send(b"after\n")
-        assert kept.recv(100) == b"after\n"
+    path, ip = path_of(made, SPACE, "rolling"), ip_of(made)
+    until(lambda: not is_refused(ip, 80))
+    done = threading.Event()
+    with (
+        ThreadPoolExecutor(1) as pool,
+        socket.create_connection((ip, 9000), timeout=20) as kept,
+    ):
+        heard = pool.submit(converse, kept, done)
+        try:
+            # Its endpoint, its ports, how it is reached, who goes where.
+            api.patch(path, {"spec": {"selector": {"name": "web-1"}}})
+            until(lambda: answers(ip, 80, "web-1"))
+            ports = [*made["spec"]["ports"], {"name": "more", "port": 81}]
+            ports[-1]["targetPort"] = "http"
+            api.patch(path, {"spec": {"ports": ports, "type": "NodePort"}})
+            until(lambda: answers(ip, 81, "web-1"))
+            api.patch(path, {"spec": {"sessionAffinity": "ClientIP"}})
+            api.patch(path, {"spec": {"selector": {"name": "nobody"}}})
+            until(lambda: is_refused(ip, 81))
+            assert not heard.done()
+            api.patch(path, {"spec": {"selector": {"name": "web-0"}}})
+            until(lambda: answers(ip, 81, "web-0"))
+        finally:
+            done.set()
+        assert heard.result() > 0
 
 
 def test_nobody_behind_a_service_is_told_at_once(serve, sh):
@@ -355,6 +392,23 @@ def test_pods_ask_the_cluster(api, instance, sh):
     assert f"nameserver {ip_of(dns)}\n" in conf
     assert f"search {FULL} svc.cluster.local cluster.local" in conf
     assert not [e for e in api.events("client", SPACE) if "MissingClusterDNS" in e]
+
+
+def test_a_pod_on_the_hosts_network_may_ask_the_cluster_too(api, serve, sh):
+    made = serve("seen-by-host", ready=None)
+    api.create(
+        pod(
+            "on-host",
+            namespace=SPACE,
+            hostNetwork=True,
+            dnsPolicy="ClusterFirstWithHostNet",
+        )
+    )
+    api.until_pod("on-host", is_ready, namespace=SPACE)
+
+    found = sh(f"nslookup seen-by-host.{SPACE}.svc.cluster.local", "on-host")
+
+    assert ip_of(made) in found
 
 
 def test_services_have_names(serve, sh, api):

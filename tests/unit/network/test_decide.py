@@ -643,3 +643,33 @@ def test_stale_flows_of_ipv6_are_found():
     )
 
     assert list(found) == [gone, port]
+
+
+def test_sctp_is_led_as_tcp_and_udp_are():
+    sctp = ServiceRule(
+        ("10.96.0.5",),
+        36412,
+        "SCTP",
+        (("10.88.0.2", 36412), ("10.88.0.3", 36412)),
+        30412,
+    )
+    nobody = ServiceRule(("10.96.0.6",), 1, "SCTP", ())
+
+    table = decide_table(
+        FACTS,
+        services=[sctp, nobody],
+        ports=[HostPort(3868, "SCTP", ("10.88.0.4", 3868))],
+    )
+
+    maps = table.collections
+    chain = "service-10.96.0.5-sctp-36412"
+    assert maps["cluster_ips"].elements == {"10.96.0.5 . sctp . 36412": f"goto {chain}"}
+    assert maps["unserved_ips"].elements == {"10.96.0.6 . sctp . 1": "goto refuse"}
+    assert maps["host_ports"].elements == {
+        "sctp . 30412": f"goto {chain}",
+        "sctp . 3868": "goto host-any-sctp-3868",
+    }
+    assert table.chains[chain] == (
+        "meta l4proto sctp numgen random mod 2 0 dnat ip to 10.88.0.2:36412",
+        "meta l4proto sctp dnat ip to 10.88.0.3:36412",
+    )
