@@ -4,6 +4,7 @@ A Secret may name helpers, too; those are never run, since whoever writes a Secr
 must not choose programs of the node.
 """
 
+import asyncio
 import os
 import shutil
 from collections.abc import Mapping
@@ -54,7 +55,7 @@ class CredentialHelpers:
         if os.sep in name or not name:
             raise HelperError(f'"{name}" is no name of a credential helper')
         path = self._environment.get("PATH", os.defpath)
-        found = shutil.which(program, path=path)
+        found = await asyncio.to_thread(shutil.which, program, path=path)
         if found is None:
             raise HelperError(f"{program} is not in the PATH")
         try:
