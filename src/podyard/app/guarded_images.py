@@ -41,6 +41,8 @@ log = structlog.get_logger()
 
 #: The check must not make a pull from a slow registry much slower.
 _PATIENCE = Timeouts(connect_s=5.0, header_s=10.0, body_s=10.0, busy_s=0.0)
+#: After a pull that failed its error is not held back for longer, seconds.
+_DIGEST_WITHIN_S: Final = 2.0
 #: How long a realm that was found good counts, seconds: a warm pull costs nothing.
 _REALM_GOOD_S: Final = 60.0
 _MOST_REALMS: Final = 1024
@@ -105,6 +107,23 @@ class GuardedImages:
                 raise
             message = f"{error.message}: {told}"
             raise type(error)(error.call, error.code, message) from error
+
+    async def remote_digest(self, image: str, auth: ImageAuth | None) -> str:
+        """Return the digest a registry has an image under; empty where it tells none.
+
+        Never waits long, never raises.
+        """
+        ref = _parse(image)
+        if ref is None:
+            return ""
+        try:
+            async with asyncio.timeout(_DIGEST_WITHIN_S):
+                client = await registry_client(self._config, timeouts=_PATIENCE)
+                async with client:
+                    return (await client.head_manifest(ref, auth)).digest
+        except (RegistryError, RegistriesError, TimeoutError) as error:
+            log.debug("remote_digest_not_told", image=image, error=str(error))
+            return ""
 
     async def remove_image(self, image: str) -> None:
         """Remove an image; a missing one is removed already."""

@@ -382,6 +382,7 @@ async def _make_node(
         journal=journal,
         access=access,
         progress=_pull_progress(setup, clock, stack),
+        remote=setup.runtime.images,
     )
     credential_watch = NodeFileWatch(credential_files(config), images.pods_in_back_off)
     allocatable: dict[str, str] = {}

@@ -31,7 +31,7 @@ from podyard.containerd.own_images import (
 )
 from podyard.containerd.supervise import ContainerdStartError
 from podyard.cri.client import CriChannel, GrpcImageService, GrpcRuntimeService
-from podyard.cri.services import CRIError, ImageService, RuntimeService
+from podyard.cri.services import CRIError, RuntimeService
 from podyard.lib.aio import supervise
 from podyard.lib.clock import Clock
 
@@ -66,7 +66,7 @@ class Runtime:
     ) -> None:
         self._channel = channel
         self.runtime = runtime
-        self.images: ImageService = GuardedImages(GrpcImageService(channel), config)
+        self.images = GuardedImages(GrpcImageService(channel), config)
         self.private = private
         self.description = description
         self._stack = AsyncExitStack()

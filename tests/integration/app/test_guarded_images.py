@@ -178,6 +178,25 @@ async def test_a_registry_that_fails_for_a_moment_holds_no_pull_up(
         assert ref.startswith("sha256:")
 
 
+async def test_a_registry_tells_the_digest_of_what_cannot_be_pulled(
+    containerd: RunningContainerd,
+) -> None:
+    async with connect(containerd) as services, FakeRegistry() as fake:
+        async with pusher(Server(fake.host)) as push:
+            pushed = await push.image("team/app", "1", small_image("app:digest"))
+        fake.auth = BasicAuth({"ada": PASSWORD})
+        images = GuardedImages(services.images, Config())
+
+        told = await images.remote_digest(pushed.name, AUTH)
+        refused = await images.remote_digest(pushed.name, None)
+        fake.fault(On.MANIFEST, Kind.HANG)
+        async with asyncio.timeout(20):
+            silent = await images.remote_digest(pushed.name, AUTH)
+        fake.heal()
+
+    assert (told, refused, silent) == (pushed.digest, "", "")
+
+
 async def test_the_check_of_the_realm_waits_for_no_busy_registry(
     containerd: RunningContainerd,
 ) -> None:

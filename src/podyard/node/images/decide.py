@@ -13,6 +13,12 @@ from podyard.lib.backoff import Backoff
 from podyard.lib.values import dataclass
 
 PULL_BACKOFF: Final = Backoff(base_s=10.0, cap_s=300.0)
+#: How runtimes say that credentials were refused, or that there were too many requests.
+_REFUSALS: Final = (
+    *(" 401 ", " 403 ", " 429 ", "401 Unauthorized", "403 Forbidden"),
+    *("429 Too Many Requests", "authorization failed", "failed to authorize"),
+    *("unauthorized:", "denied:", "token realm", "imagePullProgressTimeout"),
+)
 #: A failure older than this counts as never having been, seconds.
 FORGET_AFTER_S: Final = 2 * PULL_BACKOFF.cap_s
 
@@ -98,6 +104,18 @@ def next_delay_s(last: FailedPull | None, now_s: float) -> float:
     if last is None or last.is_forgotten(now_s):
         return PULL_BACKOFF.first()
     return PULL_BACKOFF.after(last.delay_s)
+
+
+def is_refusal(error: str) -> bool:
+    """Say whether a failed pull's error says that the registry will tell nothing more.
+
+    Asking once more would be one more wrong password, or one more request to who is
+    busy.
+
+    Args:
+        error: the runtime's text.
+    """
+    return any(word in error for word in _REFUSALS)
 
 
 def join_errors(errors: Iterable[tuple[str, str]]) -> str:

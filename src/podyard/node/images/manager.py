@@ -44,6 +44,7 @@ from podyard.node.images.decide import (
     UsePresent,
     WaitForBackoff,
     decide_pull,
+    is_refusal,
     join_errors,
     next_delay_s,
 )
@@ -52,6 +53,7 @@ from podyard.node.images.parts import (
     ImageError,
     ProgressSource,
     PullProgress,
+    RemoteDigests,
 )
 from podyard.node.images.pulls import (
     ImageSettings,
@@ -174,9 +176,10 @@ class ImageManager:
         journal: keeps records of pulls; ``None`` keeps none.
         access: knows who may use a present image; ``None`` lets everybody.
         progress: tells how far pulls are; ``None`` where nobody does.
+        remote: asked what a registry has when a pull failed; ``None`` asks nobody.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a seam each, wired in one place
         self,
         images: ImageService,
         credentials: Credentials,
@@ -187,7 +190,9 @@ class ImageManager:
         journal: NodeJournal | None = None,
         access: ImageAccess | None = None,
         progress: ProgressSource | None = None,
+        remote: RemoteDigests | None = None,
     ) -> None:
+        self._remote = remote
         self._meters: dict[str, _Meter] = {}
         self._listeners: list[Callable[[str], None]] = []
         self._images = images
@@ -428,7 +433,6 @@ class ImageManager:
                 now_s, delay_s, reason, message, _digest(found)
             )
             result |= {"result": reason, "error": error}
-            await self._records.close(record, result, retry_in_s=delay_s)
             self._events.event(
                 wish.pod.document,
                 "Warning",
@@ -437,6 +441,10 @@ class ImageManager:
                 field_path=wish.field_path,
             )
             self._tell_error(wish, reason)
+            digest = await self._remote_digest(image, outcome, found)
+            if digest:
+                result["remoteDigest"] = digest
+            await self._records.close(record, result, retry_in_s=delay_s)
             raise ImageError(reason, message, look_in_s=SHOW_BACK_OFF_S)
         self._memory.prune(now_s)
         result |= {
@@ -454,6 +462,18 @@ class ImageManager:
             f"waiting). Image size: {outcome.image.size_bytes} bytes.",
         )
         return EnsuredImage(outcome.ref, outcome.image)
+
+    async def _remote_digest(
+        self, image: str, outcome: Outcome, found: LookedUp
+    ) -> str:
+        """Return what a registry has under a name whose pull failed, if it tells."""
+        if self._remote is None:
+            return ""
+        auths = tuple(one.auth for one in found.credentials) or (None,)
+        for attempt, auth in zip(outcome.attempts, auths, strict=False):
+            if not is_refusal(attempt.error):
+                return await self._remote.remote_digest(image, auth)
+        return ""
 
     @contextmanager
     def _measured(self, wish: _Wish) -> Iterator[Callable[[PullProgress], None]]:

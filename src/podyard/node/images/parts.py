@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from podyard.api.observed import Image
+from podyard.api.runtime import ImageAuth
 from podyard.lib.values import dataclass
 
 
@@ -40,6 +41,16 @@ class ProgressSource(Protocol):
         """Tell of what is being pulled from now on, until cancelled.
 
         Returns where the runtime does not tell. Never raises.
+        """
+
+
+class RemoteDigests(Protocol):
+    """What registries have now."""
+
+    async def remote_digest(self, image: str, auth: ImageAuth | None) -> str:
+        """Return the digest an image has there; empty where that is not told.
+
+        Never waits long, never raises.
         """
 
 

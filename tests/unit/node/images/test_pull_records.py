@@ -152,11 +152,28 @@ class Bench:
         return [record.body for record in await self.journal.list("u", kind="pull")]
 
 
-def bench(*script, here=None, credentials=()):
+@dataclass
+class Remote:
+    """A registry that tells a digest to whom it knows."""
+
+    knows: ImageAuth | None
+    asked: list = field(default_factory=list)
+
+    async def remote_digest(self, image, auth):
+        self.asked.append(auth)
+        return NEW_DIGEST if auth == self.knows else ""
+
+
+def bench(*script, here=None, credentials=(), remote=None):
     registry, journal, events = Registry(list(script), here), MemoryJournal(), None
     events = KeptEvents()
     manager = ImageManager(
-        registry, Found(credentials), events, LoopClock(), journal=journal
+        registry,
+        Found(credentials),
+        events,
+        LoopClock(),
+        journal=journal,
+        remote=remote,
     )
     return Bench(registry, journal, events, manager)
 
@@ -201,6 +218,45 @@ async def test_a_failed_pull_says_when_the_next_one_is():
     everything = json.dumps([record, b.events.all, caught.value.message])
     assert PASSWORD not in everything
     assert "alice" not in everything
+
+
+@pytest.mark.parametrize(
+    ("credentials", "script", "known", "asked", "digest"),
+    [
+        pytest.param(
+            (), ["unexpected EOF"], None, [None], NEW_DIGEST, id="nobody-in-particular"
+        ),
+        pytest.param(
+            (ALICE, BOB),
+            ["pull: 401 Unauthorized", "unexpected EOF"],
+            BOB.auth,
+            [BOB.auth],
+            NEW_DIGEST,
+            id="not-as-one-who-was-refused",
+        ),
+        pytest.param(
+            (ALICE,), ["not found"], None, [ALICE.auth], None, id="it-does-not-tell"
+        ),
+        pytest.param(
+            (ALICE,), ["429 Too Many Requests"], ALICE.auth, [], None, id="it-is-busy"
+        ),
+    ],
+)
+async def test_a_failed_pull_has_the_remote_digest_where_the_registry_tells_it(
+    credentials, script, known, asked, digest
+):
+    remote = Remote(known)
+    old = Image("sha256:old", repo_digests=(f"reg.test/app@{DIGEST}",))
+    b = bench(*script, here=old, credentials=credentials, remote=remote)
+
+    with pytest.raises(ImageError):
+        await b.ensure()
+
+    (record,) = await b.records()
+    assert record["result"] == "ErrImagePull"
+    assert record["localDigest"] == DIGEST
+    assert record.get("remoteDigest") == digest
+    assert remote.asked == asked
 
 
 async def test_a_present_image_is_noted_once_until_something_changes():
