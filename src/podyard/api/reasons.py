@@ -203,6 +203,18 @@ PODS: Final = (
         "The Pod ran for longer than `activeDeadlineSeconds`.",
     ),
     Reason(
+        "Terminated",
+        (Place.POD,),
+        "The Pod was ended in order before the machine shut down.",
+        "It stays so; make another, or call `podyard down` before a shutdown.",
+    ),
+    Reason(
+        "NodeShutdown",
+        _ADMISSION,
+        "The Pod came to the node while its machine was about to shut down.",
+        "Make it again once the node is Ready.",
+    ),
+    Reason(
         "Preempting",
         _ADMISSION,
         "The Pod was ended to make room for a critical one on the node.",
@@ -525,6 +537,11 @@ NODES: Final = (
         "NodeStatusNeverUpdated",
         (Place.NODE_CONDITION,),
         "The node has never told how it is.",
+    ),
+    Reason(
+        "Shutdown",
+        (Place.NODE,),
+        "The machine is about to shut down, or is not after all.",
     ),
     Reason(
         "EvictionThresholdMet",

@@ -22,6 +22,7 @@ from podyard.app.instances import USUAL_API_PORT, USUAL_NODE_PORT, port_is_free
 from podyard.containerd.build import parse_version
 from podyard.containerd.own_images import is_static_program
 from podyard.lib.linux import MountInfo, mount_of, read_mounts
+from podyard.lib.logind import has_logind
 from podyard.lib.values import dataclass
 from podyard.network.bridge import has_ipv6
 from podyard.network.netlink import Netlink
@@ -210,6 +211,7 @@ def examine(
         *_cgroups(host),
         *_programs(host, private_runtime=private_runtime),
         *_limits(data_dir),
+        *_machine(),
         *_network_facts(ports),
     )
 
@@ -227,6 +229,12 @@ def _need(name: str, value: str, advice: str, *, present: bool) -> Fact:
 
 def _wish(name: str, value: str, advice: str, *, present: bool) -> Fact:
     return Fact(name, value) if present else Fact(name, value, Verdict.WARN, advice)
+
+
+def _machine() -> Iterable[Fact]:
+    told = has_logind()
+    value = "by systemd-logind" if told else "no: there is no systemd-logind"
+    yield Fact("shutdown announced", value)
 
 
 def _rights(host: Host) -> Iterable[Fact]:

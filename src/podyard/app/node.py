@@ -38,6 +38,7 @@ from podyard.app.credentials import PodTokens, source_context, token_audiences
 from podyard.app.eviction import PodPlaces, make_eviction, memory_kept
 from podyard.app.host import Host
 from podyard.app.instances import Instance
+from podyard.app.machine import make_shutdown
 from podyard.app.pki import Pki, server_tls
 from podyard.app.pull_progress import ContainerdProgress
 from podyard.app.registries import credential_files
@@ -471,6 +472,7 @@ async def _make_node(
         free_disk=free_disk,
         clock=clock,
     )
+    machine = make_shutdown(config, events=events, clock=clock)
     agent = NodeAgent(
         NodeConfig(
             node=_node_settings(setup),
@@ -508,6 +510,7 @@ async def _make_node(
             ready=followed.wait_synced,
             referenced=referenced,
             pressures=eviction.pressures,
+            machine_going=lambda: machine is not None and machine.is_going,
             on_stop=hooks.leave_open,
             loops={
                 "events": recorder.run,
@@ -530,6 +533,7 @@ async def _make_node(
                 "node-credentials": lambda: credential_watch.run(agent.retry_now),
                 "eviction": lambda: eviction.run(agent),
                 "journal": partial(_prune_for_ever, journal, clock),
+                **({"machine": lambda: machine.run(agent)} if machine else {}),
                 **dns_loop(config, row, setup.dns, names, followed.wait_named),
             },
         ),
@@ -537,6 +541,8 @@ async def _make_node(
         chance=random.Random(),  # noqa: S311 - spreads retries, hides nothing
     )
     eviction.on_change(agent.registration.change_soon)
+    if machine is not None:
+        machine.on_change(agent.registration.change_soon)
     allocatable.update(agent.allocatable)
     images.on_progress(agent.look_at)
     followed.on_new_class(partial(_retry_pods_of_class, agent))

@@ -10,10 +10,12 @@ import structlog
 from podyard.app.cleanup import remove_instance as remove_things
 from podyard.app.config import Config
 from podyard.app.instances import Instance, InstanceTable
+from podyard.app.machine import delay_file
 from podyard.containerd.processes import find_daemon, has_ended, kill_all
 from podyard.cri.client import CriChannel, GrpcRuntimeService
 from podyard.cri.services import CRIError
 from podyard.lib.linux import remove_path
+from podyard.lib.logind import forget_delay
 from podyard.node.volumes.mounts import release_shared
 
 log = structlog.get_logger()
@@ -102,6 +104,7 @@ def _remove(row: Instance, table: InstanceTable) -> list[str]:
     daemon = find_daemon(row.runtime_dir / "config.toml")
     if daemon is not None:
         kill_all((daemon,), within_s=10)
+    forget_delay(delay_file(row.name))
     pods_dir = row.data_dir / "pods"
     left = [
         f"{leftover.what}: {leftover.reason}"

@@ -92,6 +92,9 @@ ROOM_POLL_S: Final = 0.2
 #: What is said of a Pod that ends for a critical one.
 PREEMPTING: Final = "Preempting"
 PREEMPTED_MESSAGE: Final = "Preempted in order to admit critical pod"
+#: What is said of a Pod that comes while the machine goes down.
+NODE_SHUTDOWN: Final = "NodeShutdown"
+NODE_SHUTDOWN_MESSAGE: Final = "Pod was rejected as the node is shutting down."
 
 
 class PodEvents:
@@ -160,6 +163,7 @@ class NodeParts:
             (Services, RuntimeClasses) has been heard of then.
         referenced: follows ConfigMaps and Secrets of Pods; ``None`` for none.
         pressures: returns the node's pressure conditions that are True.
+        machine_going: says whether the machine is about to go down.
         on_stop: called first when the agent is told to stop.
         loops: what else runs as long as the agent does, by name (probes, followers).
     """
@@ -182,6 +186,7 @@ class NodeParts:
     ready: Callable[[], Awaitable[None]]
     referenced: ReferencedObjects | None = None
     pressures: Callable[[], frozenset[str]] = frozenset
+    machine_going: Callable[[], bool] = lambda: False
     on_stop: Callable[[], None] = lambda: None
     loops: Mapping[str, Callable[[], Awaitable[object]]] = field(default_factory=dict)
 
@@ -440,6 +445,10 @@ class NodeAgent:
             Stage.PURGED,
         )
 
+    async def wait_told(self, uid: str) -> None:
+        """Wait until the API has taken, or refused, what is known of a Pod."""
+        await self.status.wait_sent(uid)
+
     async def stop_pods(self, *, within_s: float) -> None:
         """Stop all Pods, the least important first, without ending them.
 
@@ -528,6 +537,8 @@ class NodeAgent:
     def _admit(self, pod: Pod) -> Rejection | None:
         if pod.deleting or self._phase(pod) in TERMINAL:
             return None
+        if self._parts.machine_going():
+            return Rejection(NODE_SHUTDOWN, NODE_SHUTDOWN_MESSAGE)
         refusal = decide_pressure_admission(pod, self._parts.pressures())
         if refusal is not None and not self._has_run(pod):
             return refusal
@@ -683,9 +694,9 @@ class NodeAgent:
 
     def _condition(self) -> NodeCondition:
         health = self._parts.health
-        errors = (health.runtime_error, health.network_error, self._relister.error)
-        if health.runtime_error:
-            errors = (health.runtime_error, "", self._relister.error)
+        network_error = "" if health.runtime_error else health.network_error
+        going = "node is shutting down" if self._parts.machine_going() else ""
+        errors = (health.runtime_error, network_error, self._relister.error, going)
         return NodeCondition(
             tuple(error for error in errors if error), self._parts.pressures()
         )

@@ -95,6 +95,21 @@ def build_previous(latest: Document | None, in_api: Document) -> Document:
     return {**latest, "conditions": foreign + own}
 
 
+def build_begun_anew(status: Document) -> Document:
+    """Return what a new agent takes over of a static Pod's status.
+
+    Its manifest says that it is to run, whatever became of it under an earlier agent:
+    only its containers' own ends count, not that of the Pod.
+    """
+    if status.get("phase") not in {"Succeeded", "Failed"}:
+        return status
+    kept = {k: v for k, v in status.items() if k not in {"phase", "reason", "message"}}
+    kept["conditions"] = [
+        c for c in status.get("conditions") or () if c.get("type") != _SHARED
+    ]
+    return kept
+
+
 def build_ended(
     pod: Pod, observed: ObservedPod, status: Document
 ) -> tuple[ContainerStatus, ...]:

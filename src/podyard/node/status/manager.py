@@ -17,7 +17,11 @@ from podyard.api.scheme import POD
 from podyard.client.services import ApiClient, ApiUnreachableError, PatchType
 from podyard.lib.backoff import Backoff
 from podyard.lib.values import dataclass
-from podyard.node.status.build import build_previous, build_status_patch
+from podyard.node.status.build import (
+    build_begun_anew,
+    build_previous,
+    build_status_patch,
+)
 
 log = structlog.get_logger()
 
@@ -74,6 +78,8 @@ class StatusManager:
         """Return the status that the Pod's next one is made from."""
         entry = self._entries.get(pod.uid)
         shown = self._target(pod) or pod
+        if pod.is_static and (entry is None or entry.wanted is None):
+            return build_begun_anew(shown.status)
         return build_previous(entry.wanted if entry else None, shown.status)
 
     def set(self, pod: Pod, status: Document) -> None:

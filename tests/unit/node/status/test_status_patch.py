@@ -1,7 +1,13 @@
 """The patch of a status: only what differs, only what is ours."""
 
+import pytest
+
 from podyard.api.documents import Document
-from podyard.node.status.build import build_previous, build_status_patch
+from podyard.node.status.build import (
+    build_begun_anew,
+    build_previous,
+    build_status_patch,
+)
 
 READY = {"type": "Ready", "status": "True", "lastProbeTime": None}
 
@@ -72,3 +78,27 @@ def test_the_next_status_is_made_from_what_was_said_last() -> None:
     assert previous["phase"] == "Running"
     assert previous["conditions"] == [{"type": "gate", "status": "True"}, READY]
     assert build_previous(None, in_api) is in_api
+
+
+@pytest.mark.parametrize("phase", ["Failed", "Succeeded", "Running"])
+def test_a_new_agent_begins_a_static_pod_that_was_over_anew(phase: str) -> None:
+    before: Document = {
+        "phase": phase,
+        "reason": "Terminated",
+        "message": "the node went down",
+        "conditions": [
+            {"type": "DisruptionTarget", "reason": "TerminationByKubelet"},
+            {"type": "Ready", "status": "False"},
+        ],
+        "containerStatuses": [{"name": "app"}],
+    }
+
+    taken = build_begun_anew(before)
+
+    if phase == "Running":
+        assert taken == before
+    else:
+        assert taken == {
+            "conditions": [{"type": "Ready", "status": "False"}],
+            "containerStatuses": [{"name": "app"}],
+        }
