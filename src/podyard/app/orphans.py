@@ -16,6 +16,7 @@ from typing import Final
 
 import structlog
 
+from podyard.api.observed import ContainerState, SandboxState
 from podyard.app.cleanup import (
     TASKS,
     cgroup_trees,
@@ -34,6 +35,8 @@ from podyard.containerd.processes import (
     find_shims,
     kill_all,
 )
+from podyard.containerd.tasks import end_task
+from podyard.cri.client import CriChannel, GrpcRuntimeService
 from podyard.lib.linux import remove_path, unmount_below
 from podyard.lib.values import dataclass
 
@@ -79,6 +82,50 @@ async def remove_orphans(row: Instance) -> int:
         await asyncio.to_thread(_remove, traces, orphans)
         log.info("orphans_removed", count=len(orphans), ids=sorted(orphans)[:10])
     return len(orphans)
+
+
+async def end_forgotten(row: Instance) -> int:
+    """End what lives in containers and sandboxes that have ended, as CRI says.
+
+    Call it when containerd has come up some seconds ago: one that dies while it makes
+    the task of a container may have no more than the container when it is back, while
+    the shim goes on with the task.
+
+    Returns:
+        How many there were.
+
+    Raises:
+        ContainerdError: containerd does not answer.
+        CRIError: likewise.
+    """
+    # What has ended is asked for first: what lives now lives in spite of it.
+    ended = await _ended(f"unix://{row.containerd_socket}")
+    traces = await asyncio.to_thread(_look, row)
+    alive = {
+        name: living
+        for name in ended
+        if (living := tuple(_processes(traces, frozenset({name}))))
+    }
+    for name, living in alive.items():
+        log.info("forgotten_task_ended", id=name)
+        await end_task(str(row.containerd_socket), name)
+        # Those of a task that containerd has forgotten, too.
+        await asyncio.to_thread(kill_all, living, within_s=5.0)
+    return len(alive)
+
+
+async def _ended(endpoint: str) -> frozenset[str]:
+    channel = CriChannel(endpoint)
+    try:
+        runtime = GrpcRuntimeService(channel)
+        sandboxes = await runtime.list_pod_sandboxes()
+        containers = await runtime.list_containers()
+    finally:
+        await channel.close()
+    return frozenset(
+        {s.id for s in sandboxes if s.state is SandboxState.NOT_READY}
+        | {c.id for c in containers if c.state is ContainerState.EXITED}
+    )
 
 
 def find_unused_namespaces(row: Instance) -> frozenset[Path]:

@@ -13,6 +13,7 @@ from podyard.app.handlers import offer_handlers
 from podyard.app.host import Host, find_program, snapshotter_for
 from podyard.app.instances import Instance
 from podyard.app.orphans import (
+    end_forgotten,
     find_unused_namespaces,
     remove_namespaces,
     remove_orphans,
@@ -29,6 +30,7 @@ from podyard.containerd.supervise import (
     RuntimeFiles,
     Started,
 )
+from podyard.cri.services import CRIError
 from podyard.lib.clock import Clock
 from podyard.lib.values import dataclass
 from podyard.network.bridge import (
@@ -192,8 +194,9 @@ class PrivateRuntime:
         """Remove what a containerd that died has left and forgotten."""
         try:
             await remove_orphans(self._row)
+            await end_forgotten(self._row)
             await self._tidy_unrecorded()
-        except (ContainerdError, OSError) as error:
+        except (ContainerdError, CRIError, OSError) as error:
             log.warning("orphans_not_removed", error=str(error))
 
     async def _tidy_unrecorded(self) -> None:

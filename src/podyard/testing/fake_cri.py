@@ -158,17 +158,24 @@ class FakeRuntime:
         container = self._containers[container_id]
         self._exit(container, exit_code, reason=reason)
 
-    def cut_start(self, container_id: str) -> None:
-        """Let a container be as if its start's asker had died meanwhile."""
+    def cut_start(self, container_id: str, *, by_runtime: bool = False) -> None:
+        """Let a container be as if its start's asker had died meanwhile.
+
+        Args:
+            container_id: the container.
+            by_runtime: the runtime itself had died.
+        """
         container = self._containers[container_id]
         container.status = replace(
             container.status,
             state=ContainerState.EXITED,
             started_at=None,
             finished_at=self._now(),
-            exit_code=128,
-            reason="StartError",
-            message="failed to create shim task: context canceled: unknown",
+            exit_code=1 if by_runtime else 128,
+            reason="Error" if by_runtime else "StartError",
+            message=""
+            if by_runtime
+            else "failed to create shim task: context canceled: unknown",
         )
 
     def kill_sandbox(self, sandbox_id: str) -> None:

@@ -14,7 +14,8 @@ import pytest
 
 from podyard.app.cleanup import TASKS, cgroup_trees, members, read_runc_init
 from podyard.app.host import observe_host
-from podyard.app.orphans import find_unused_namespaces, remove_orphans
+from podyard.app.instances import Instance
+from podyard.app.orphans import end_forgotten, find_unused_namespaces, remove_orphans
 from podyard.app.pod_addresses import RESULTS, find_addresses, find_results
 from podyard.app.private_runtime import PrivateRuntime
 from podyard.containerd.processes import find_shims, read_process
@@ -252,15 +253,7 @@ async def test_a_container_whose_task_cri_does_not_know_can_be_removed(running):
             sandbox_id, container_config(sandbox), sandbox
         )
         # What a start leaves that was cut off after containerd had made the task.
-        subprocess.run(
-            [
-                *("ctr", "-a", row.containerd_socket, "-n", "k8s.io", "task", "start"),
-                *("--detach", "--null-io", container_id),
-            ],
-            check=True,
-            capture_output=True,
-            timeout=20,
-        )
+        start_task(row, container_id)
         state = row.runc_root / "k8s.io" / container_id / "state.json"
         init = read_runc_init(state)
 
@@ -270,3 +263,35 @@ async def test_a_container_whose_task_cri_does_not_know_can_be_removed(running):
         assert read_process(init.pid) != init
         assert not state.exists()
         assert await services.runtime.list_containers() == ()
+
+
+async def test_what_lives_in_a_container_that_has_ended_is_ended_too(running):
+    row = running.row
+    async with connect(running) as services:
+        _, living = await sleeper(running, services)
+        _, ended = await sleeper(running, services)
+        await services.runtime.stop_container(ended, grace_s=0)
+        start_task(row, ended)
+        init = read_runc_init(row.runc_root / "k8s.io" / ended / "state.json")
+
+        forgotten = await end_forgotten(row)
+
+        assert forgotten == 1
+        assert init is not None
+        assert read_process(init.pid) != init
+        assert await end_forgotten(row) == 0
+        assert await still_works(services, living, str(row.gateway.ip))
+        await services.runtime.remove_container(ended)
+
+
+def start_task(row: Instance, container_id: str) -> None:
+    """Start a container behind CRI's back."""
+    subprocess.run(
+        [
+            *("ctr", "-a", row.containerd_socket, "-n", "k8s.io", "task", "start"),
+            *("--detach", "--null-io", container_id),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=20,
+    )

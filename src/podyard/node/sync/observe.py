@@ -173,13 +173,14 @@ class Observer:
 
 
 def was_cut(seen: ContainerStatus) -> bool:
-    """Tell whether a container never ran because its start was given up by the agent.
+    """Tell whether a container never ran because its start was cut off.
 
-    The runtime drops a start whose connection has gone, and says so in words only.
+    The runtime drops a start whose asker has gone, and says so in words only. One that
+    died in the start itself has an exit code, that of a program which waits to become
+    the container's, and knows of no start; what came to a good end did run.
     """
-    return (
-        seen.state is ContainerState.EXITED
-        and seen.started_at is None
-        and seen.reason == _CUT_REASON
-        and _CUT_MESSAGE in seen.message
-    )
+    if seen.state is not ContainerState.EXITED or seen.started_at is not None:
+        return False
+    if seen.reason == _CUT_REASON:
+        return _CUT_MESSAGE in seen.message
+    return seen.exit_code != 0

@@ -369,8 +369,9 @@ async def test_a_new_agent_finds_everything_as_it_is(tmp_path: Path) -> None:
         assert len(first.api.history) == told
 
 
-async def test_a_start_that_was_cut_off_is_made_anew_and_counts_as_none(
-    tmp_path: Path,
+@pytest.mark.parametrize("by_runtime", [False, True], ids=["agent", "runtime"])
+async def test_a_start_cut_off_by_a_death_is_made_anew_and_counts_as_none(
+    tmp_path: Path, by_runtime: bool
 ) -> None:
     first = SmallNode(tmp_path)
     async with first.running():
@@ -378,7 +379,7 @@ async def test_a_start_that_was_cut_off_is_made_anew_and_counts_as_none(
         await first.phase_becomes("web", "Running")
         (cut,) = await first.containers()
 
-    first.runtime.cut_start(cut.id)
+    first.runtime.cut_start(cut.id, by_runtime=by_runtime)
     second = SmallNode(tmp_path, first.runtime, first.journal)
     async with second.running():
         second.apply(pod_document(restartPolicy="Never"))
