@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import ctypes
-import gc
 import os
 import select
 import sys
@@ -17,19 +15,15 @@ import structlog
 
 from podyard.app.config import Config
 from podyard.app.logs import set_up_logging
+from podyard.app.memory import MemoryKeeper, use_few_arenas
 from podyard.app.starting import Report, StartError
 from podyard.lib.clock import SystemClock
 
 log = structlog.get_logger()
 
-#: mallopt(3)'s parameter number.
-_M_ARENA_MAX: Final = -8
 #: A start is over so long after the node is Ready, seconds: what ran before a restart
 #: has been looked at, and a pause of the loop is not felt.
 SETTLED_AFTER_S: Final = 10.0
-#: When the collector looks at the young, the older and all. Most of what a request
-#: makes is gone at its end, without the collector.
-GC_THRESHOLDS: Final = (10_000, 20, 20)
 
 
 def log_file_of(config: Config) -> Path:
@@ -66,11 +60,12 @@ def run_foreground(
             import aiohttp  # noqa: F401, PLC0415
         from podyard.app.standalone import Standalone  # noqa: PLC0415
 
-        _save_memory()
+        use_few_arenas()
 
         def on_ready() -> None:
             ready()
-            asyncio.get_running_loop().call_later(SETTLED_AFTER_S, _settle)
+            keeper = MemoryKeeper(asyncio.get_running_loop())
+            asyncio.get_running_loop().call_later(SETTLED_AFTER_S, keeper.start)
 
         standalone = Standalone(config, report=report, ready=on_ready)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -110,21 +105,6 @@ def _no_authorities() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def _save_memory() -> None:
-    """Keep the allocator from making an arena a thread, of which little is used."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
-
-
-def _settle() -> None:
-    """Once the start is over: what lives now stays, and is not looked at again."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -124,7 +124,9 @@ class Registry:
             if field not in ordered:
                 ordered[field] = value
         try:
-            return orjson.dumps(ordered)
+            # orjson leaves room for what it might have had to escape, eight times the
+            # text, and never gives it back: what is kept is a copy of the right size.
+            return bytes(memoryview(orjson.dumps(ordered)))
         except TypeError as error:
             raise bad_request(f"the object cannot be stored: {error}") from error
 

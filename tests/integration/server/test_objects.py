@@ -1,6 +1,8 @@
 """Create, read, update, patch, delete: what a client may rely on."""
 
 import asyncio
+import gc
+import tracemalloc
 
 import pytest
 
@@ -89,6 +91,38 @@ async def test_a_lease_may_not_be_updated_blindly(api: Running):
 
     assert answer.status == 422
     assert answer.json["details"]["causes"][0]["field"] == "metadata.resourceVersion"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        pytest.param(
+            "/apis/node.k8s.io/v1/runtimeclasses/x",
+            {"handler": "runc"},
+            201,
+            id="class",
+        ),
+        pytest.param(
+            "/apis/coordination.k8s.io/v1/namespaces/default/leases/x",
+            {"spec": {"holderIdentity": "me", "leaseDurationSeconds": 1}},
+            201,
+            id="lease",
+        ),
+        pytest.param(f"{CONFIG_MAPS}/x", {"data": {"a": "b"}}, 404, id="config-map"),
+        pytest.param(
+            "/apis/scheduling.k8s.io/v1/priorityclasses/x",
+            {"value": 1},
+            404,
+            id="priority-class",
+        ),
+    ],
+)
+async def test_some_kinds_are_made_by_an_update(
+    api: Running, path: str, body: dict[str, object], status: int
+):
+    answer = await api.ask("PUT", path, {"metadata": {"name": "x"}, **body})
+
+    assert answer.status == status, answer.body
 
 
 async def test_a_write_that_changes_nothing_makes_no_revision(api: Running):
@@ -410,3 +444,23 @@ async def test_services_get_addresses_without_clashes(api: Running):
     assert "provided port is already allocated" in same_port.json["message"]
     assert headless["spec"]["clusterIPs"] == ["None"]
     assert reused["spec"]["clusterIP"] == address
+
+
+async def test_an_object_that_is_kept_takes_no_more_room_than_it_has_bytes(
+    api: Running,
+):
+    text = "x" * 100_000
+    body = {"metadata": {"name": "a"}, "data": {"k": text}}
+    await api.make(CONFIG_MAPS, {**body, "metadata": {"name": "first"}})
+    tracemalloc.start()
+    try:
+        await api.make(CONFIG_MAPS, body)
+        gc.collect()
+        kept = tracemalloc.take_snapshot().filter_traces(
+            [tracemalloc.Filter(True, "*/podyard/server/registry.py")]
+        )
+    finally:
+        tracemalloc.stop()
+
+    room = sum(trace.size for trace in kept.traces)
+    assert len(text) < room < 3 * len(text)
