@@ -19,5 +19,5 @@ PART: Final = Resource(
     RUNTIME_CLASS,
     columns=(table.NAME_COLUMN, Column("Handler"), table.AGE_COLUMN),
     cells=_cells,
-    strategy=Strategy(unconditional_update=False),
+    strategy=Strategy(create_on_update=True, unconditional_update=False),
 )
