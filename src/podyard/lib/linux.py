@@ -70,6 +70,14 @@ def _raise(path: str | os.PathLike[str]) -> None:
     raise OSError(code, os.strerror(code), os.fspath(path))
 
 
+def _encoded(path: str | os.PathLike[str]) -> bytes:
+    """Return a path for the kernel, which would take what stands before a NUL."""
+    encoded = os.fsencode(path)
+    if b"\0" in encoded:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), os.fspath(path))
+    return encoded
+
+
 def mount(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
@@ -83,8 +91,8 @@ def mount(
         OSError: the kernel refused.
     """
     result = _libc.mount(
-        os.fsencode(source),
-        os.fsencode(target),
+        _encoded(source),
+        _encoded(target),
         fstype.encode() or None,
         flags,
         data.encode() or None,
@@ -99,7 +107,7 @@ def unmount(target: str | os.PathLike[str], flags: int = UMOUNT_NOFOLLOW) -> Non
     Raises:
         OSError: the kernel refused (``EINVAL``: not a mount point).
     """
-    if _libc.umount2(os.fsencode(target), flags):
+    if _libc.umount2(_encoded(target), flags):
         _raise(target)
 
 
@@ -127,7 +135,7 @@ def openat2(
         result = _libc.syscall(
             ctypes.c_long(_SYS_OPENAT2),
             ctypes.c_int(directory),
-            ctypes.c_char_p(os.fsencode(path)),
+            ctypes.c_char_p(_encoded(path)),
             ctypes.byref(how),
             ctypes.c_size_t(ctypes.sizeof(how)),
         )
@@ -148,9 +156,9 @@ def rename_exchange(first: str, second: str) -> None:
     result = _libc.syscall(
         ctypes.c_long(_SYS_RENAMEAT2),
         ctypes.c_int(_AT_FDCWD),
-        ctypes.c_char_p(os.fsencode(first)),
+        ctypes.c_char_p(_encoded(first)),
         ctypes.c_int(_AT_FDCWD),
-        ctypes.c_char_p(os.fsencode(second)),
+        ctypes.c_char_p(_encoded(second)),
         ctypes.c_uint(RENAME_EXCHANGE),
     )
     if result:

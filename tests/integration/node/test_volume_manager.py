@@ -21,7 +21,13 @@ from podyard.api.runtime import EnvVar, Mount, MountPropagation
 from podyard.api.scheme import CONFIG_MAP, SECRET
 from podyard.client.referenced import ReferencedObjectError
 from podyard.lib.clock import SystemClock
-from podyard.lib.linux import MNT_DETACH, mount_of, read_mounts, unmount
+from podyard.lib.linux import (
+    MNT_DETACH,
+    mount_of,
+    openat2,
+    read_mounts,
+    unmount,
+)
 from podyard.node.volumes.manager import VolumeManager
 from podyard.node.volumes.mounts import ensure_shared, release_shared
 from podyard.node.volumes.parts import VolumeError, VolumeServices
@@ -262,6 +268,22 @@ async def test_host_paths_lead_nowhere_else(bench):
     message = await fails(bench.mount_one({"hostPath": {"path": "/tmp/../etc"}}))
 
     assert message.endswith("invalid HostPath `/tmp/../etc`: must not contain '..'")
+
+
+async def test_a_path_with_a_nul_is_not_taken_for_what_stands_before_it(
+    bench, tmp_path
+):
+    hostile = {"path": f"{tmp_path}\0b", "type": "DirectoryOrCreate"}
+    message = await fails(bench.mount_one({"hostPath": hostile}))
+
+    assert message.endswith("holds a NUL byte")
+    directory = os.open(tmp_path, os.O_PATH)
+    try:
+        (tmp_path / "a").mkdir()
+        with pytest.raises(OSError, match="Invalid argument"):
+            openat2(directory, "a\0b", os.O_PATH, 0)
+    finally:
+        os.close(directory)
 
 
 async def test_host_paths_outlive_their_pod(bench, tmp_path):
@@ -589,6 +611,10 @@ async def test_mounts_come_in_spec_order_and_others_after(bench):
         (
             {"subPathExpr": "$(UP)"},
             "unable to provision SubPath `..`: must not contain '..'",
+        ),
+        (
+            {"subPath": "a\0b"},
+            "unable to provision SubPath 'a\\x00b': holds a NUL byte",
         ),
         (
             {"subPath": "evil/x"},

@@ -221,6 +221,13 @@ def _check_dns(spec: Document, field: str) -> Iterator[FieldError]:
     for index, option in enumerate(config.get("options") or ()):
         if not option.get("name"):
             yield required(f"{field}.options[{index}]", "must not be empty")
+        # Options stand in one line of resolv.conf, with blanks between them.
+        for key in ("name", "value"):
+            text = option.get(key) or ""
+            if not text.isprintable() or " " in text:
+                where = f"{field}.options[{index}].{key}"
+                why = "must not contain blanks or control characters"
+                yield invalid(where, text, why)
 
 
 def _check_searches(searches: Sequence[str], field: str) -> Iterator[FieldError]:

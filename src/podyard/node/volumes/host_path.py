@@ -37,6 +37,8 @@ class HostPath:
         """Check the path itself."""
         if ".." in self._path.split("/"):
             raise SetUpError(f"invalid HostPath `{self._path}`: must not contain '..'")
+        if "\0" in self._path:
+            raise SetUpError(f"invalid HostPath {self._path!r}: holds a NUL byte")
         return f"{self._type} {self._path}".encode()
 
     def set_up(self) -> None:

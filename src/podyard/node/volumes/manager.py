@@ -473,4 +473,6 @@ def _sub_path(wanted: VolumeMount, env: Sequence[EnvVar]) -> str:
         raise VolumeError(
             f"unable to provision SubPath `{sub_path}`: must not contain '..'"
         )
+    if "\0" in sub_path:
+        raise VolumeError(f"unable to provision SubPath {sub_path!r}: holds a NUL byte")
     return sub_path

@@ -1257,6 +1257,29 @@ def test_sysctls_smuggle_nothing(spec: Any, sysctl: Any, fault: Any) -> None:
         pytest.param(
             {"dnsConfig": {"options": [{"value": "1"}]}},
             ["dnsConfig.options[0]: Required value: must not be empty"],
+            id="dns-option-without-a-name",
+        ),
+        pytest.param(
+            {
+                "dnsConfig": {
+                    "options": [
+                        {"name": "ndots", "value": "2"},
+                        {"name": "x\nnameserver 192.0.2.1"},
+                        {"name": "y", "value": "1 z"},
+                    ]
+                }
+            },
+            [
+                (
+                    "dnsConfig.options[1].name: Invalid value: "
+                    '"x\\nnameserver 192.0.2.1": must not contain blanks or control '
+                    "characters"
+                ),
+                (
+                    'dnsConfig.options[2].value: Invalid value: "1 z": must not contain '
+                    "blanks or control characters"
+                ),
+            ],
             id="dns-option",
         ),
         pytest.param(
