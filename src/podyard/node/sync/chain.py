@@ -36,6 +36,9 @@ log = structlog.get_logger()
 
 #: What failed is tried again after so many seconds, times 1 to 1.5.
 RETRY_S: Final = 10.0
+#: The reason of a container whose PostStart has failed.
+POST_START_FAILED: Final = "PostStartHookError"
+POST_START_RETRY_S: Final = 1.0
 #: While the network is not ready.
 NETWORK_RETRY_S: Final = 1.0
 #: A start that takes longer than this is shown in the status meanwhile, seconds.
@@ -227,7 +230,12 @@ class StartChain:
                 await self._post_start(container, container_id, ips)
         except StartError as error:
             self._notes.waiting[container.name] = Waiting(error.reason, error.message)
-            self._retry_later(container.name, RETRY_S, at_most_s=error.look_in_s)
+            # One whose hook has failed has ended, and waits as any that has ended
+            # does; the moment is for people to see why.
+            retry_s = (
+                POST_START_RETRY_S if error.reason == POST_START_FAILED else RETRY_S
+            )
+            self._retry_later(container.name, retry_s, at_most_s=error.look_in_s)
             self._notes.story.tell(f"{container.name}: {error.reason}")
             self.pending -= {container.name}
             self._notes.changed()
@@ -270,7 +278,7 @@ class StartChain:
             )
         except HookError as error:
             await self._post_start_failed(container, container_id, ips)
-            raise StartError("PostStartHookError", error.message) from error
+            raise StartError(POST_START_FAILED, error.message) from error
         finally:
             self._hook_id = ""
         self._notes.held.discard(container_id)

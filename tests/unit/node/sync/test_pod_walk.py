@@ -303,6 +303,26 @@ async def test_a_failed_post_start_kills_the_container_and_shows_why(
         assert node.state_of("web", "app")["waiting"]["message"] == "it said no"
 
 
+async def test_a_failed_post_start_is_tried_again_as_any_crash_is(
+    tmp_path: Path,
+) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        node.hooks.failing.add("app")
+        app = container(
+            "app", "trap 'exit 0' TERM; sleep 1000", lifecycle={"postStart": EXEC}
+        )
+        node.apply(pod_document(app))
+
+        await asyncio.sleep(100)
+
+        starts = [
+            (c.created_at - START).total_seconds() for c in await node.containers()
+        ]
+        gaps = [round(b - a) for a, b in itertools.pairwise(starts)]
+        assert gaps == [1, 10, 20, 40]
+        assert waiting(node) == "CrashLoopBackOff"
+
+
 async def test_a_failed_liveness_probe_restarts_the_container(tmp_path: Path) -> None:
     async with SmallNode(tmp_path).running() as node:
         app = container("app", "trap 'exit 0' TERM; sleep 1000", livenessProbe=EXEC)
