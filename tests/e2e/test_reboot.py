@@ -303,6 +303,14 @@ def test_a_pod_that_was_being_deleted_is_gone_and_its_pre_stop_closed(rebooted):
     assert "leaving" not in rebooted.ran()
 
 
+def test_the_stop_that_was_under_way_is_told_to_have_ended_alone(rebooted):
+    told = rebooted.instance.cli("explain", "stop", "leaving").stdout
+
+    assert "deleted" in told
+    assert "ended while the agent was away" in told
+    assert "under way" not in told
+
+
 def test_a_static_pod_comes_back_too(rebooted):
     now = rebooted.pod(static_name(rebooted.api))
 

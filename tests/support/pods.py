@@ -271,6 +271,9 @@ class TimedHooks:
     async def settle(self, pod_uid: str, alive: AbstractSet[str]) -> None:
         self.owed &= alive
 
+    async def settle_others(self, is_known: Callable[[str], bool]) -> None:
+        pass
+
     async def post_start(
         self,
         pod: Pod,

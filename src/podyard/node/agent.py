@@ -229,6 +229,7 @@ class NodeAgent:
         self._collect_soon = asyncio.Event()
         self._workers: PodWorkers | None = None
         self._open_stops: dict[str, tuple[OpenStop, ...]] = {}
+        self._hooks_settled = False
         self._files = PodFiles(config.pods_dir, config.logs_dir, config.links_dir)
         self._observer = Observer(parts.runtime, self._files, blocking)
         self._ledger = StopLedger(parts.journal, clock)
@@ -746,6 +747,9 @@ class NodeAgent:
         if self.sources_ready:
             for uid in [uid for uid in self._open_stops if not self._is_known(uid)]:
                 await self._ledger.abandon(self._open_stops.pop(uid))
+            if not self._hooks_settled:
+                self._hooks_settled = True
+                await self._parts.hooks.settle_others(self._is_known)
 
     def _running_logs(self) -> list[ContainerLog]:
         look = self._relister.look

@@ -198,6 +198,20 @@ async def test_hooks_of_containers_that_are_gone_are_closed_as_such(journal):
     assert await after.owed_post_starts("u") == {"alive"}
 
 
+async def test_hooks_of_pods_that_are_gone_are_closed_too(journal):
+    before = runner(journal, ExecRuntime(hang=True))
+    await before.expect_post_start(EXEC, EXEC.spec.containers[0], CONTAINER_ID)
+
+    after = runner(journal, ExecRuntime())
+    await after.settle_others({"u"}.__contains__)
+    (known,) = await journal.list("u")
+    await after.settle_others({"another"}.__contains__)
+    (gone,) = await journal.list("u")
+
+    assert known.is_open
+    assert (gone.body["result"], gone.is_open) == ("container gone", False)
+
+
 async def test_a_delivery_under_way_is_not_closed_by_others(journal):
     hooks = runner(journal, ExecRuntime(hang=True))
     async with asyncio.TaskGroup() as group:

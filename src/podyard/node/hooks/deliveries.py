@@ -4,6 +4,7 @@ A row is open from before the delivery until its end. After a crash an open row 
 that the hook may or may not have run: it is delivered again, as the next attempt.
 """
 
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import Final, Literal
 
@@ -21,6 +22,7 @@ log = structlog.get_logger()
 
 KIND: Final = "hook"
 HookName = Literal["PostStart", "PreStop"]
+_GONE: Final[Document] = {"result": "container gone"}
 _INTERRUPTED: Final[Document] = {"interrupted": True, "result": "interrupted"}
 
 
@@ -143,7 +145,13 @@ class Deliveries:
             container_id = str(row.body["containerID"])
             if container_id not in alive:
                 self._mine.pop((container_id, row.body["hook"]), None)
-                await self._close(row.id, {"result": "container gone"})
+                await self._close(row.id, _GONE)
+
+    async def settle_others(self, is_known: Callable[[str], bool]) -> None:
+        """Close what is owed to Pods that are no longer here."""
+        for row in await self._idle_rows(""):
+            if not is_known(row.pod_uid):
+                await self._close(row.id, _GONE)
 
     def _let_go(self, container_id: str, hook: HookName) -> Delivery | None:
         self._running.discard((container_id, hook))

@@ -88,6 +88,10 @@ class HookRunner:
         """Write down that what is owed to containers that are gone is owed no more."""
         await self._deliveries.settle(pod_uid, alive)
 
+    async def settle_others(self, is_known: Callable[[str], bool]) -> None:
+        """Write down the same of Pods that are no longer here."""
+        await self._deliveries.settle_others(is_known)
+
     async def post_start(
         self,
         pod: Pod,

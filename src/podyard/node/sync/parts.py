@@ -146,6 +146,9 @@ class Hooks(Protocol):
     async def settle(self, pod_uid: str, alive: AbstractSet[str]) -> None:
         """Write down that what is owed to containers not in ``alive`` is lost."""
 
+    async def settle_others(self, is_known: Callable[[str], bool]) -> None:
+        """Write down the same of Pods that are no longer here."""
+
     async def post_start(
         self,
         pod: Pod,
