@@ -11,6 +11,7 @@ import io
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -19,7 +20,14 @@ import tarfile
 import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +41,7 @@ from podyard.app.host import snapshotter_for
 from podyard.app.instances import InstanceTable
 from podyard.client.http import HttpApiClient
 from podyard.cri.client import CriChannel, GrpcImageService, GrpcRuntimeService
+from podyard.lib.durations import parse_duration
 
 LARGE = "one layer of 256 MiB"
 SMALL = "50 layers of 64 KiB"
@@ -50,12 +59,15 @@ class Client:
     Attributes:
         pull: pulls an image, returns the seconds it took.
         forget: removes an image with its content.
+        took_s: by image, what was measured.
+        told_s: by image, how much of that the pull itself was, where that is told.
     """
 
     name: str
     pull: Pull
     forget: Callable[[str], Awaitable[None]]
     took_s: dict[str, list[float]] = field(default_factory=dict)
+    told_s: Mapping[str, list[float]] = field(default_factory=dict)
 
 
 # -- the registry
@@ -188,8 +200,10 @@ class Pods:
     def __init__(self, client: HttpApiClient, runtime: GrpcRuntimeService) -> None:
         self._client = client
         self._runtime = runtime
-        self._pulled: dict[str, asyncio.Event] = {}
+        self._pulled: dict[str, asyncio.Future[str]] = {}
         self._number = 0
+        #: Of each pull, how long the node says that it took, seconds.
+        self.told_s: dict[str, list[float]] = {}
 
     async def run(self) -> None:
         """Watch events for ever."""
@@ -198,8 +212,8 @@ class Pods:
                 if event.object.get("reason") != "Pulled":
                     continue
                 whose = event.object["involvedObject"]["name"]
-                if whose in self._pulled:
-                    self._pulled[whose].set()
+                if whose in self._pulled and not self._pulled[whose].done():
+                    self._pulled[whose].set_result(event.object["message"])
 
     async def pull(self, image: str) -> float:
         """Create a Pod of an image; return when the event Pulled is seen."""
@@ -210,12 +224,15 @@ class Pods:
             "image": image,
             "imagePullPolicy": "Always",
         }
-        pulled = self._pulled[name] = asyncio.Event()
+        pulled = self._pulled[name] = asyncio.get_running_loop().create_future()
         begin = time.perf_counter()
         await self._client.create(POD, document, "default")
         async with asyncio.timeout(120):
-            await pulled.wait()
+            message = await pulled
         took_s = time.perf_counter() - begin
+        told = re.search(r"pulled image .* in (\S+) \(", message)
+        assert told is not None, message
+        self.told_s.setdefault(image, []).append(parse_duration(told[1]))
         await delete(self._client, name)
         # A container's snapshot would keep the layers for whoever pulls next.
         async with asyncio.timeout(120):
@@ -264,7 +281,9 @@ async def containerd_clients(bench: Bench) -> AsyncIterator[list[Client]]:
         watch = group.create_task(pods.run())
         try:
             yield [
-                Client("Podyard, POST to Pulled", pods.pull, forget),
+                Client(
+                    "Podyard, POST to Pulled", pods.pull, forget, told_s=pods.told_s
+                ),
                 Client("podyard image pull", by_command, forget),
                 Client("containerd's CRI", by_cri, forget),
                 Client("ctr", by_ctr, forget),
@@ -313,7 +332,7 @@ async def measure_pulls(bench: Bench, report: Report, rounds: int) -> None:
                     clients.append(podman_client(scratch))
                 for what, image in names.items():
                     await _take_turns(clients, what, image, rounds)
-                    _tell(report, clients, what)
+                    _tell(report, clients, what, image)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -329,11 +348,17 @@ async def _take_turns(
                 client.took_s.setdefault(what, []).append(took_s)
 
 
-def _tell(report: Report, clients: list[Client], what: str) -> None:
+def _tell(report: Report, clients: list[Client], what: str, image: str) -> None:
     took_s = {client.name: p50(client.took_s[what]) for client in clients}
+    inner = {
+        client.name: f"; the pull itself {p50(client.told_s[image]):.2f} s"
+        if image in client.told_s
+        else ""
+        for client in clients
+    }
     for name, seconds in took_s.items():
         figure = f"{seconds:.2f} s"
         share = seconds / took_s["ctr"]
-        report.add(f"(i) {what}: {name}", figure, f"{share:.2f} of ctr")
+        report.add(f"(i) {what}: {name}", figure, f"{share:.2f} of ctr{inner[name]}")
     if "podman pull" not in took_s:
         report.add(f"(i) {what}: podman pull", "not installed")
