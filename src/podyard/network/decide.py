@@ -14,7 +14,7 @@ from dataclasses import field
 from typing import Final
 
 from podyard.lib.values import dataclass
-from podyard.network.build import Endpoint, HostPort, ServiceRule, ip_version
+from podyard.network.build import Endpoint, HostPort, ServiceRule
 from podyard.network.table import Collection, Table, replace_table
 
 _BY_PORT: Final = "inet_proto . inet_service"
@@ -133,13 +133,16 @@ def decide_table(
 ) -> Table:
     """Return the table that forwards these."""
     families = _families(facts)
-    plans = {family.version: _Plan(family) for family in families}
+    plans = {
+        family.version: _Plan(family, ipaddress.ip_network(family.pods))
+        for family in families
+    }
     for rule in services:
-        plan = plans.get(ip_version(rule.ips[0]))
+        plan = plans.get(_version(rule.ips[0]))
         if plan is not None:
             plan.add_service(rule)
     for port in ports:
-        plan = plans.get(ip_version(port.to[0]))
+        plan = plans.get(_version(port.to[0]))
         if plan is not None:
             plan.add_host_port(port)
     collections: dict[str, Collection] = {}
@@ -157,6 +160,11 @@ def decide_table(
     )
 
 
+def _version(ip: str) -> int:
+    """Return the family of what is known to be an address."""
+    return 6 if ":" in ip else 4
+
+
 #: A reset is never held back by the limit on ICMP errors.
 _REFUSE: Final = ("meta l4proto tcp reject with tcp reset", "reject")
 
@@ -166,6 +174,7 @@ class _Plan:
     """Chains and the map entries that lead to them."""
 
     family: _Family
+    pods: ipaddress.IPv4Network | ipaddress.IPv6Network
     chains: dict[str, tuple[str, ...]] = field(default_factory=dict)
     addresses: dict[str, str] = field(default_factory=dict)
     host: dict[str, str] = field(default_factory=dict)
@@ -270,10 +279,9 @@ class _Plan:
             self.host.setdefault(f"{protocol} . {port.port}", f"goto {chain}")
 
     def _aim(self, protocol: str, endpoints: Iterable[Endpoint]) -> None:
-        pods = ipaddress.ip_network(self.family.pods)
         for ip, port in endpoints:
             if ip not in self.targets:
-                self.targets[ip] = ipaddress.ip_address(ip) in pods
+                self.targets[ip] = ipaddress.ip_address(ip) in self.pods
             if not self.targets[ip]:
                 self.elsewhere.add(f"{ip} . {protocol} . {port}")
 
@@ -428,12 +436,12 @@ def udp_targets(
         for ip in rule.external_ips:
             addresses.setdefault((ip, rule.port), outside)
         if rule.node_port:
-            host.setdefault((ip_version(rule.ips[0]), rule.node_port), outside)
+            host.setdefault((_version(rule.ips[0]), rule.node_port), outside)
     for port in ports:
         if port.protocol == "UDP" and port.host_ip:
             addresses.setdefault((port.host_ip, port.port), frozenset({port.to}))
         elif port.protocol == "UDP":
-            key = (ip_version(port.to[0]), port.port)
+            key = (_version(port.to[0]), port.port)
             host.setdefault(key, frozenset({port.to}))
     return UdpTargets(addresses, host)
 
@@ -463,7 +471,7 @@ def stale_flows(
         elif any(ipaddress.ip_address(flow.to[0]) in net for net in networks):
             wanted = frozenset()
         elif flow.to[0] in host_ips:
-            port = (ip_version(flow.to[0]), flow.to[1])
+            port = (_version(flow.to[0]), flow.to[1])
             if port not in targets.ports:
                 continue
             wanted = targets.ports[port]
