@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from podyard.api.core_v1 import Container, Pod, format_time
+from podyard.api.core_v1 import Container, Pod, Volume, format_time
 from podyard.api.documents import Document
 from podyard.api.errors import not_found
 from podyard.api.observed import ContainerState, ContainerStatus, ObservedPod
@@ -157,14 +157,20 @@ class PodApi:
 
 
 class PlainVolumes:
-    """Pods without volumes."""
+    """Pods without volumes, but for images as volumes."""
 
     def __init__(self) -> None:
         self.mounted: set[str] = set()
 
     async def mount_pod(self, pod: Pod) -> Mapping[str, MountedVolume]:
         self.mounted.add(pod.uid)
-        return {}
+        return {
+            volume.name: MountedVolume(
+                volume.name, "", read_only=True, image=volume.spec["reference"]
+            )
+            for volume in pod.spec.volumes
+            if volume.source == "image"
+        }
 
     async def unmount_pod(self, uid: str) -> None:
         self.mounted.discard(uid)
@@ -182,7 +188,12 @@ class PlainVolumes:
         *,
         extra: tuple[Mount, ...] = (),
     ) -> tuple[Mount, ...]:
-        return extra
+        images = tuple(
+            Mount(mount.mount_path, readonly=True, image=volumes[mount.name].image)
+            for mount in container.volume_mounts
+            if mount.name in volumes
+        )
+        return images + extra
 
 
 class PlainEnvironment:
@@ -216,6 +227,12 @@ class PlainImages:
         image = await self._runtime.image_status(container.image)
         image = image or self._runtime.add_image(container.image)
         return EnsuredImage(image.id, image)
+
+    async def ensure_volume_image(self, pod: Pod, volume: Volume) -> str:
+        reference = volume.spec["reference"]
+        if reference in self.missing:
+            raise ImageError("ErrImagePull", f'image "{reference}" not found')
+        return self._runtime.add_image(reference).id
 
     def progress_of(self, uid: str, image: str) -> str:
         return ""

@@ -43,7 +43,7 @@ from podyard.app.pki import Pki, server_tls
 from podyard.app.pull_progress import ContainerdProgress
 from podyard.app.registries import credential_files
 from podyard.app.resolv_conf import read_resolv_conf
-from podyard.app.runtimes import Runtime
+from podyard.app.runtimes import Runtime, mounts_images
 from podyard.client.connection import ApiConnection
 from podyard.client.events import EventRecorder
 from podyard.client.grpc_health import check_health
@@ -106,8 +106,6 @@ log = structlog.get_logger()
 REQUESTS_AT_ONCE: Final = 6
 #: How often old records of the journal are removed, seconds.
 PRUNE_S: Final = 3600.0
-#: The first containerd and CRI-O that mount images as volumes.
-_IMAGE_VOLUMES: Final = {"containerd": (2, 1), "cri-o": (1, 31)}
 
 
 def node_name_of(config: Config) -> str:
@@ -393,9 +391,7 @@ async def _make_node(
             objects=referenced,
             tokens=tokens,
             node_allocatable=lambda: allocatable,
-            pull_image=images.ensure_volume_image
-            if await _mounts_images(setup.runtime)
-            else None,
+            mounts_images=mounts_images(await runtime.version()),
             volumes_dir=_volumes_dir(config),
         ),
         events,
@@ -732,15 +728,6 @@ async def _open_access(setup: NodeSetup, clock: Clock) -> ImageAccess:
     )
     await access.load(await setup.runtime.images.list_images())
     return access
-
-
-async def _mounts_images(runtime: Runtime) -> bool:
-    version = await runtime.runtime.version()
-    first = _IMAGE_VOLUMES.get(version.runtime_name)
-    if first is None:
-        return False
-    numbers = version.runtime_version.lstrip("v").split(".")[:2]
-    return tuple(int(n) for n in numbers if n.isdigit()) >= first
 
 
 def _prepare_manifest(

@@ -11,6 +11,7 @@ from typing import Final, Self
 
 import structlog
 
+from podyard.api.observed import RuntimeVersion
 from podyard.app.config import Config
 from podyard.app.guarded_images import GuardedImages
 from podyard.app.host import Host
@@ -39,6 +40,19 @@ log = structlog.get_logger()
 
 #: Made from a static busybox; the examples and the first steps run it.
 DEMO_IMAGE: Final = "podyard.local/busybox:1.35"
+
+
+#: The first containerd and CRI-O that mount images as volumes.
+_IMAGE_VOLUMES: Final = {"containerd": (2, 1), "cri-o": (1, 31)}
+
+
+def mounts_images(version: RuntimeVersion) -> bool:
+    """Say whether a runtime mounts images as volumes, as far as is known."""
+    first = _IMAGE_VOLUMES.get(version.runtime_name)
+    if first is None:
+        return False
+    numbers = version.runtime_version.removeprefix("v").split(".")[:2]
+    return tuple(int(part) for part in numbers if part.isdigit()) >= first
 
 
 class RuntimeStartError(Exception):

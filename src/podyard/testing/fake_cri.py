@@ -321,6 +321,10 @@ class FakeRuntime:
         self._tell(ContainerEventType.CREATED, status.id, found.config.uid)
         return status.id
 
+    def config_of(self, container_id: str) -> ContainerConfig:
+        """Return what a container was created with."""
+        return self._get("ContainerStatus", container_id).config
+
     async def start_container(self, container_id: str) -> None:
         """Start a created container."""
         await self._enter("StartContainer")

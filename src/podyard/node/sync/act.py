@@ -8,7 +8,7 @@ Source: ``startContainer`` and ``createPodSandbox`` of ``pkg/kubelet/kuberuntime
 """
 
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -337,6 +337,7 @@ class PodActor:
         """
         parts = self._parts
         try:
+            volumes = await self._pull_volumes(pod, container, volumes)
             ensured = await parts.images.ensure_image(
                 pod, container, sandbox.config, sandbox.handler
             )
@@ -435,6 +436,23 @@ class PodActor:
     def pull_progress(self, pod: Pod, container: Container) -> str:
         """Return how far a container's pull is; empty where there is none."""
         return self._parts.images.progress_of(pod.uid, container.image)
+
+    async def _pull_volumes(
+        self, pod: Pod, container: Container, volumes: Mapping[str, MountedVolume]
+    ) -> Mapping[str, MountedVolume]:
+        """Have the images there that a container mounts as volumes.
+
+        Raises:
+            ImageError: one of them is not there, and cannot be now.
+        """
+        names = {mount.name for mount in container.volume_mounts}
+        wanted = [v for v in pod.spec.volumes if v.source == "image"]
+        pulled: dict[str, MountedVolume] = {}
+        for volume in wanted:
+            if volume.name in names and volume.name in volumes:
+                ref = await self._parts.images.ensure_volume_image(pod, volume)
+                pulled[volume.name] = replace(volumes[volume.name], image=ref)
+        return {**volumes, **pulled} if pulled else volumes
 
     async def _prepare(
         self,

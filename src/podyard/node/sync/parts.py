@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Literal, Protocol
 
-from podyard.api.core_v1 import Container, Pod
+from podyard.api.core_v1 import Container, Pod, Volume
 from podyard.api.documents import Document
 from podyard.api.observed import ObservedPod
 from podyard.api.runtime import EnvVar, Mount, SandboxConfig
@@ -88,6 +88,13 @@ class Images(Protocol):
         """Make the container's image be there and allowed, by its pull policy.
 
         Emits its own events. Cancelling ends this caller's wait.
+
+        Raises:
+            ImageError: not now, or never.
+        """
+
+    async def ensure_volume_image(self, pod: Pod, volume: Volume) -> str:
+        """Make an image volume's image be there; return what the runtime mounts.
 
         Raises:
             ImageError: not now, or never.

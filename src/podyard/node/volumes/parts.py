@@ -1,6 +1,6 @@
 """What the volume room hands to others, and what makes a volume plugin."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +19,8 @@ class MountedVolume:
         host_path: where it is on the node; empty for an image volume.
         read_only: whether the volume itself is read-only, whatever a mount says.
         selinux_relabel: whether the runtime may relabel it.
-        image: the image reference of an image volume, else empty.
+        image: the image of an image volume, as the Pod has it; else empty. It is
+            pulled for the containers that mount it.
     """
 
     name: str
@@ -110,8 +111,7 @@ class VolumeServices:
         objects: ConfigMaps and Secrets.
         tokens: ServiceAccount tokens.
         node_allocatable: what the node has to give, by resource name.
-        pull_image: makes an image volume's image be there and returns its
-            reference; ``None`` where the runtime cannot mount images.
+        mounts_images: whether the runtime can mount images.
         volumes_dir: where volumes are kept that outlive their Pods; ``None`` where
             none are.
     """
@@ -119,7 +119,7 @@ class VolumeServices:
     objects: ObjectReader
     tokens: TokenIssuer
     node_allocatable: Callable[[], Mapping[str, str]]
-    pull_image: Callable[[Pod, Volume], Awaitable[str]] | None = None
+    mounts_images: bool = False
     volumes_dir: Path | None = None
 
 

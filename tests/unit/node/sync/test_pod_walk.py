@@ -643,6 +643,46 @@ async def test_an_image_is_tried_again_as_soon_as_that_may_help(tmp_path: Path) 
         await node.phase_becomes("web", "Running", within_s=2)
 
 
+async def test_an_image_volume_is_mounted_as_the_runtime_has_it(tmp_path: Path) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        mounts = [{"name": "data", "mountPath": "/data"}]
+        volumes = [{"name": "data", "image": {"reference": "data:1"}}]
+        node.apply(pod_document(container(volumeMounts=mounts), volumes=volumes))
+
+        await node.phase_becomes("web", "Running")
+
+        (seen,) = await node.runtime.list_containers()
+        (mount,) = [m for m in node.runtime.config_of(seen.id).mounts if m.image]
+        image = await node.runtime.image_status("data:1")
+        assert image is not None
+        assert (mount.image, mount.host_path) == (image.id, "")
+        assert mount.readonly
+
+
+async def test_a_missing_image_volume_keeps_those_waiting_that_mount_it(
+    tmp_path: Path,
+) -> None:
+    async with SmallNode(tmp_path).running() as node:
+        node.images.missing.add("data:1")
+        mounts = [{"name": "data", "mountPath": "/data"}]
+        volumes = [
+            {"name": "data", "image": {"reference": "data:1"}},
+            {"name": "unused", "image": {"reference": "data:1"}},
+        ]
+        mounting = container(volumeMounts=mounts)
+        node.apply(pod_document(mounting, container(name="other"), volumes=volumes))
+
+        await asyncio.sleep(3)
+
+        assert waiting(node) == "ErrImagePull"
+        assert await node.running_names() == ["other"]
+
+        node.images.missing.clear()
+        await node.phase_becomes("web", "Running", within_s=16)
+        await asyncio.sleep(16)
+        assert sorted(await node.running_names()) == ["app", "other"]
+
+
 async def test_a_sandbox_that_fails_is_told_and_tried_again(tmp_path: Path) -> None:
     async with SmallNode(tmp_path).running() as node:
         node.runtime.fail("RunPodSandbox")

@@ -14,37 +14,35 @@ from podyard.node.volumes.parts import (
 
 
 class ImageVolume:
-    """Nothing is on the node but the image itself."""
+    """Nothing is on the node but the image itself.
+
+    It is pulled when a container that mounts it is started: a volume that nobody
+    mounts fails no Pod.
+    """
 
     refresh_at_s: float | None = None
 
     def __init__(self, context: VolumeContext) -> None:
         self._context = context
-        self._image = ""
 
     async def prepare(self) -> bytes:
-        """Have the image on the node."""
-        pull = self._context.services.pull_image
-        if pull is None:
+        """Find out whether the runtime can mount it."""
+        if not self._context.services.mounts_images:
             raise SetUpError("the container runtime cannot mount images as volumes")
-        try:
-            self._image = await pull(self._context.pod, self._context.volume)
-        except Exception as error:
-            # The image room has errors of its own; its words are the volume's fault.
-            raise SetUpError(str(error)) from error
-        return self._image.encode()
+        return b""
 
     def set_up(self) -> None:
         """Leave it to the runtime, which mounts it into each container."""
 
     def is_set_up(self) -> bool:
-        """Return false: the reference is looked up anew."""
+        """Return false: nothing of it is on disk."""
         return False
 
     def mounted(self) -> MountedVolume:
-        """Return the image's reference."""
-        name = self._context.volume.name
-        return MountedVolume(name, "", read_only=True, image=self._image)
+        """Return the image it is of."""
+        volume = self._context.volume
+        reference = str(volume.spec.get("reference") or "")
+        return MountedVolume(volume.name, "", read_only=True, image=reference)
 
 
 PART: Final = VolumePlugin(
