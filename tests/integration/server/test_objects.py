@@ -108,6 +108,12 @@ async def test_a_lease_may_not_be_updated_blindly(api: Running):
             201,
             id="lease",
         ),
+        pytest.param(
+            "/api/v1/namespaces/default/services/x",
+            {"spec": {"ports": [{"port": 80}]}},
+            201,
+            id="service",
+        ),
         pytest.param(f"{CONFIG_MAPS}/x", {"data": {"a": "b"}}, 404, id="config-map"),
         pytest.param(
             "/apis/scheduling.k8s.io/v1/priorityclasses/x",
@@ -123,6 +129,8 @@ async def test_some_kinds_are_made_by_an_update(
     answer = await api.ask("PUT", path, {"metadata": {"name": "x"}, **body})
 
     assert answer.status == status, answer.body
+    if "services" in path:
+        assert answer.json["spec"]["clusterIP"].startswith("10.96.")
 
 
 async def test_a_write_that_changes_nothing_makes_no_revision(api: Running):

@@ -62,6 +62,7 @@ PART: Final = Resource(
     cells=_cells,
     strategy=Strategy(
         has_status=True,
+        create_on_update=True,
         returns_deleted=True,
     ),
     subresources=(STATUS,),
