@@ -1,6 +1,7 @@
 """Every way a container can be ended: which of them deliver PreStop, and which not."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -215,6 +216,68 @@ def test_a_failed_probe_runs_it(
     api.until_pod(name, lambda p: statuses(p).get("main", {}).get("restartCount"))
 
     assert marks.count(name) >= 1
+
+
+def test_a_failed_post_start_runs_it(api: Api, marks: Marks, start: Callable) -> None:
+    document = marks.hooked("false-start", spec={"restartPolicy": "Never"})
+    failing = {"exec": {"command": ["sh", "-c", "echo told; exit 3"]}}
+    document["spec"]["containers"][0]["lifecycle"]["postStart"] = failing
+    start(document, ready=False)
+
+    api.until_pod("false-start", has_ended)
+
+    assert marks.count("false-start") == 1
+    assert "Warning FailedPostStartHook PostStartHook failed" in (
+        api.events("false-start")
+    )
+    assert "Normal Killing FailedPostStartHook" in api.events("false-start")
+
+
+def test_a_sidecar_that_outlives_the_others_runs_it(
+    api: Api, marks: Marks, start: Callable
+) -> None:
+    document = marks.hooked("sidecar", spec={"restartPolicy": "Never"})
+    proxy = document["spec"]["containers"].pop()
+    document["spec"]["initContainers"] = [
+        {**proxy, "name": "proxy", "restartPolicy": "Always"}
+    ]
+    document["spec"]["containers"] = [container("sleep 1")]
+    start(document, ready=False)
+
+    ended = api.until_pod("sidecar", has_ended)
+
+    assert phase(ended) == "Succeeded"
+    assert marks.count("sidecar") == 1
+
+
+def test_a_sandbox_that_died_is_replaced_and_its_containers_run_it(
+    api: Api, marks: Marks, start: Callable
+) -> None:
+    made = start(marks.hooked("resandboxed"))
+    uid = made["metadata"]["uid"]
+    (pause,) = (
+        int(process.name)
+        for process in Path("/proc").iterdir()
+        if process.name.isdigit() and _is_pause_of(process, uid)
+    )
+
+    os.kill(pause, signal.SIGKILL)
+
+    api.until_pod(
+        "resandboxed",
+        lambda p: is_ready(p) and statuses(p)["main"]["restartCount"] == 1,
+    )
+    assert marks.count("resandboxed") == 1
+
+
+def _is_pause_of(process: Path, uid: str) -> bool:
+    try:
+        return (
+            f"pod{uid}" in (process / "cgroup").read_text()
+            and (process / "comm").read_text().strip() == "catatonit"
+        )
+    except OSError:  # it has ended meanwhile
+        return False
 
 
 def test_a_deadline_runs_it(api: Api, marks: Marks, start: Callable) -> None:

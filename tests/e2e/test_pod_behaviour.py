@@ -180,6 +180,39 @@ def test_hooks_ask_over_http_and_any_answer_will_do(api, ours, listener):
     assert asked == [("/started?a=b", "hook"), ("/stopping", "hook")]
 
 
+def test_an_exec_hook_runs_in_the_containers_cgroups_and_namespaces(api, ours, sh):
+    look = "cat /proc/self/cgroup; for n in cgroup ipc mnt net pid uts; do readlink"
+    look += " /proc/self/ns/$n; done"
+    hook = {"exec": {"command": ["sh", "-c", f"({look}) > /tmp/hook"]}}
+    limited = {"limits": {"memory": "64Mi"}}
+    ours(pod("inside", container(lifecycle={"postStart": hook}, resources=limited)))
+
+    own = look.replace("self", "1")
+    assert sh("inside", f"({own}) > /tmp/own; cat /tmp/own") == sh(
+        "inside", "cat /tmp/hook"
+    )
+
+
+def test_an_https_hook_or_probe_of_a_plain_server_ends_as_documented(api, ours):
+    serve = "mkdir /w; echo hi > /w/index.html; exec httpd -f -p 8080 -h /w"
+    listens = "until wget -qO /dev/null http://127.0.0.1:8080/; do sleep 0.1; done"
+    hook = {"httpGet": {"port": 8080, "scheme": "HTTPS"}}
+    # The hook may ask when somebody listens; the first container's hook waits for it.
+    first = container(
+        serve, lifecycle={"postStart": {"exec": {"command": ["sh", "-c", listens]}}}
+    )
+    second = container(name="second", lifecycle={"postStart": hook})
+    probed = container(name="probed", readinessProbe={**hook, "periodSeconds": 1})
+    ours(pod("plain", first, second, probed), ready=False)
+
+    assert api.until_event("plain", "Warning LifecycleHTTPFallback").endswith(
+        ":8080 got HTTP response, retry with HTTP succeeded"
+    )
+    assert api.until_event("plain", "Warning Unhealthy").endswith(
+        "server gave HTTP response to HTTPS client"
+    )
+
+
 def test_deletion_runs_pre_stop_then_asks_politely_then_is_done(api, ours, tmp_path):
     tmp_path.chmod(0o777)
     script = "trap 'echo term >> /host/story; exit 0' TERM; sleep 3600 & wait"

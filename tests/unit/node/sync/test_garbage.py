@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,12 @@ from podyard.api.observed import (
     SandboxState,
 )
 from podyard.api.runtime import Label
+from podyard.node.pleg.decide import Look
+from podyard.node.sync.garbage.collector import GarbageCollector
 from podyard.node.sync.garbage.decide import decide_garbage
+from podyard.node.sync.observe import Observer
+from support.pods import SmallNode, inline, pod_document
+from support.pods import container as pod_container
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 EXITED, RUNNING = ContainerState.EXITED, ContainerState.RUNNING
@@ -120,3 +126,38 @@ def test_a_pod_nobody_knows_is_an_orphan_once_every_source_has_spoken() -> None:
 
     assert orphans(ready=False) == ()
     assert orphans(ready=True) == ("u",)
+
+
+async def test_an_orphan_is_ended_in_two_seconds_and_gets_no_hook(
+    tmp_path: Path,
+) -> None:
+    node = SmallNode(tmp_path)
+    async with node.running():
+        hook = {"exec": {"command": ["true"]}}
+        app = pod_container(
+            "app", "trap '' TERM; sleep 1000", lifecycle={"preStop": hook}
+        )
+        node.apply(pod_document(app))
+        await node.phase_becomes("web", "Running")
+    collector = GarbageCollector(
+        node.runtime,
+        Observer(node.runtime, node.files, inline),
+        node.files,
+        volumes=node.volumes,
+        cgroups=node.cgroups,
+        known=lambda _: False,
+        blocking=inline,
+    )
+    began_s = node.clock.monotonic_s()
+    look = Look.of(
+        await node.runtime.list_pod_sandboxes(),
+        await node.runtime.list_containers(),
+        at_s=began_s,
+    )
+
+    await collector.collect(look, sources_ready=True)
+
+    assert node.clock.monotonic_s() - began_s == pytest.approx(2, abs=0.5)
+    assert await node.runtime.list_containers() == ()
+    assert await node.runtime.list_pod_sandboxes() == ()
+    assert node.hooks.told == []
