@@ -16,6 +16,8 @@ from podyard.lib.values import dataclass
 Endpoint = tuple[str, int]
 
 _SERVICE_NAME: Final = "kubernetes.io/service-name"
+#: What the kernel lets no packet leave by: nothing can be led away from there.
+_NOWHERE: Final = "::1"
 _ANY: Final = {"", "0.0.0.0", "::"}  # noqa: S104 - what a Pod may write
 _PROTOCOLS: Final = frozenset({"TCP", "UDP", "SCTP"})
 _AFFINITY_S: Final = 10800
@@ -255,6 +257,8 @@ def host_ports_of(pod: Document) -> Iterator[HostPort]:
             if not port.get("hostPort"):
                 continue
             host_ip = port.get("hostIP") or ""
+            if host_ip == _NOWHERE:
+                continue
             anywhere = host_ip in _ANY
             version = ip_version(host_ip)
             for ip in ips:

@@ -620,7 +620,10 @@ def test_a_host_port_leads_each_family_to_the_address_of_its_own():
     named = pod("b", ports=[{"containerPort": 80, "hostPort": 1, "hostIP": "fd00::1"}])
     named["status"]["podIPs"] = [{"ip": "10.88.0.8"}, {"ip": "fd88::8"}]
 
-    found = host_ports([document, named])
+    nowhere = pod("c", ports=[{"containerPort": 1, "hostPort": 2, "hostIP": "::1"}])
+    nowhere["status"]["podIPs"] = [{"ip": "fd88::7"}]
+
+    found = host_ports([document, named, nowhere])
 
     assert found == (
         HostPort(8080, "TCP", ("10.88.0.9", 80)),
