@@ -102,6 +102,51 @@ def test_a_kubeconfig_that_is_not_there_yet_says_what_to_do(tmp_path, capsys):
     assert "podyard up" in capsys.readouterr().err
 
 
+OURS = """
+apiVersion: v1
+kind: Config
+current-context: podyard
+clusters: [{name: podyard, cluster: {server: "https://127.0.0.1:6443"}}]
+users: [{name: podyard, user: {token: x}}]
+contexts: [{name: podyard, context: {cluster: podyard, user: podyard}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("variable", "target"),
+    [
+        pytest.param("", "home/.kube/config", id="unset"),
+        pytest.param("{mine}", "mine", id="mine"),
+        pytest.param("{ours}", "home/.kube/config", id="ours"),
+        pytest.param("{ours}:{mine}", "mine", id="ours-and-mine"),
+    ],
+)
+def test_a_kubeconfig_is_never_merged_into_itself(
+    variable, target, tmp_path, monkeypatch, capsys
+):
+    ours, mine = tmp_path / "data/kubeconfig", tmp_path / "mine"
+    ours.parent.mkdir()
+    ours.write_text(OURS)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("KUBECONFIG", variable.format(ours=ours, mine=mine))
+
+    assert run(["kubeconfig", "--merge", "--data-dir", str(ours.parent)]) == 0
+
+    assert capsys.readouterr().out == f"{tmp_path / target}\n"
+    assert (tmp_path / target).exists()
+    assert ours.read_text() == OURS
+
+
+def test_a_kubeconfig_that_is_ours_is_refused_by_name(tmp_path, capsys):
+    ours = tmp_path / "kubeconfig"
+    ours.write_text(OURS)
+
+    arguments = ["kubeconfig", "--merge", str(ours), "--data-dir", str(tmp_path)]
+    assert run(arguments) == 1
+
+    assert "this instance's own" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
 def test_completion_knows_the_commands(shell, capsys):
     assert run(["completion", shell]) == 0

@@ -17,7 +17,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         const="",
         default=None,
         metavar="FILE",
-        help="merge into FILE (default: $KUBECONFIG's first, else ~/.kube/config)",
+        help="merge into FILE (default: the first of $KUBECONFIG that is not ours, else "
+        "~/.kube/config)",
     )
     group.add_argument(
         "--path", action="store_true", help="print only where the file is"
@@ -46,7 +47,9 @@ def _run(args: argparse.Namespace) -> int:
             merge_kubeconfig,
         )
 
-        target = Path(args.merge) if args.merge else _users_file()
+        target = Path(args.merge) if args.merge else _users_file(source)
+        if _are_one(target, source):
+            raise CommandError(f"{target} is this instance's own; name yours")
         try:
             merge_kubeconfig(source, target)
         except KubeconfigError as error:
@@ -55,9 +58,16 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _users_file() -> Path:
-    listed = [part for part in os.environ.get("KUBECONFIG", "").split(":") if part]
-    return Path(listed[0]) if listed else Path.home() / ".kube" / "config"
+def _users_file(ours: Path) -> Path:
+    """Return the user's own file, also where KUBECONFIG has been set to ours."""
+    for part in os.environ.get("KUBECONFIG", "").split(":"):
+        if part and not _are_one(Path(part), ours):
+            return Path(part)
+    return Path.home() / ".kube" / "config"
+
+
+def _are_one(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
 
 
 PART: Final = Command(
