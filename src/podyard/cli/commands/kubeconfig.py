@@ -17,8 +17,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         const="",
         default=None,
         metavar="FILE",
-        help="merge into FILE (default: the first of $KUBECONFIG that is not ours, else "
-        "~/.kube/config)",
+        help="merge into FILE (default: the first of $KUBECONFIG that is not ours, "
+        "else ~/.kube/config)",
     )
     group.add_argument(
         "--path", action="store_true", help="print only where the file is"
