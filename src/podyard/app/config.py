@@ -5,6 +5,7 @@ equal the flags; settings of the kubelet keep their KubeletConfiguration names
 (kubelet.config.k8s.io/v1beta1) and stand beside them.
 """
 
+import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
@@ -50,6 +51,8 @@ class Config:
         node_name: name of the Node object; empty for the host's name.
         built_in_dns: whether to answer names of Services and Pods.
         ip_families: ``IPv4``, and ``IPv6`` where Pods are to have both.
+        pod_cidrs: the addresses of Pods, one range a family; empty for free ones.
+        service_cidrs: likewise, the ClusterIPs.
         semantics: ``documented`` or ``upstream``.
         static_pod_path: a directory of manifests; empty for none.
     """
@@ -64,6 +67,8 @@ class Config:
     node_port: int | None = None
     node_name: str = ""
     ip_families: tuple[str, ...] = ("IPv4",)
+    pod_cidrs: tuple[str, ...] = ()
+    service_cidrs: tuple[str, ...] = ()
     semantics: str = "documented"
     enable_admission_plugins: tuple[str, ...] = ()
     feature_gates: Mapping[str, bool] | None = None
@@ -180,6 +185,22 @@ def _families(value: object) -> tuple[str, ...]:
     if families not in {("IPv4",), ("IPv4", "IPv6")}:
         raise ValueError("must be IPv4 or IPv4,IPv6")
     return families
+
+
+def _ranges(longest: Mapping[int, int]) -> Parse:
+    """Read ``IPV4`` or ``IPV4,IPV6``; prefixes may have so many bits, by family."""
+
+    def parse(value: object) -> tuple[str, ...]:
+        ranges = [ipaddress.ip_network(text) for text in _texts(value)]
+        if [network.version for network in ranges] not in ([4], [4, 6]):
+            raise ValueError("must be an IPv4 range, or one and an IPv6 range")
+        for network in ranges:
+            most = longest[network.version]
+            if network.prefixlen > most:
+                raise ValueError(f"{network} must have a prefix of at most {most} bits")
+        return tuple(map(str, ranges))
+
+    return parse
 
 
 def _choice(*names: str) -> Parse:
@@ -324,6 +345,20 @@ SETTINGS: Final = (
         _families,
         "addresses of Pods and Services: IPv4 (default) or IPv4,IPv6",
         metavar="FAMILIES",
+    ),
+    Setting(
+        "pod-cidr",
+        "pod_cidrs",
+        _ranges({4: 29, 6: 124}),
+        "addresses of Pods, as RANGE or IPV4_RANGE,IPV6_RANGE (default: free ones)",
+        metavar="RANGES",
+    ),
+    Setting(
+        "service-cidr",
+        "service_cidrs",
+        _ranges({4: 27, 6: 123}),
+        "addresses of Services, likewise",
+        metavar="RANGES",
     ),
     Setting(
         "semantics",

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -63,12 +63,17 @@ class Wishes:
         api_port: ``None`` for the usual one where it is free, 0 for any free one.
         node_port: likewise, of the node's own endpoints.
         ipv6: whether Pods and Services are to have IPv6 addresses, too.
+        pod_cidrs: the addresses of Pods, at most one range a family; those that are
+            left out are chosen.
+        service_cidrs: likewise, the ClusterIPs.
     """
 
     data_dir: Path
     api_port: int | None = None
     node_port: int | None = None
     ipv6: bool = False
+    pod_cidrs: tuple[str, ...] = ()
+    service_cidrs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,14 +337,24 @@ class InstanceTable:
         bridge = _bridge_name(name)
         used = _host_networks(besides=bridge)
         used += [net for row in others for net in (row.pod_cidr, row.service_cidr)]
-        pods = _keep(before.pod_cidr if before else None, used) or _free(
-            _POD_POOLS, _POD_PREFIX, used, "Pods"
+        pods = (
+            _wished_4("--pod-cidr", wishes.pod_cidrs, used)
+            or _keep(before.pod_cidr if before else None, used)
+            or _free(_POD_POOLS, _POD_PREFIX, used, "Pods")
         )
         used.append(pods)
-        services = _keep(before.service_cidr if before else None, used) or _free(
-            _SERVICE_POOLS, _SERVICE_PREFIX, used, "Services"
+        services = (
+            _wished_4("--service-cidr", wishes.service_cidrs, used)
+            or _keep(before.service_cidr if before else None, used)
+            or _free(_SERVICE_POOLS, _SERVICE_PREFIX, used, "Services")
         )
         pods_6, services_6 = _choose_6(name, wishes, others, before)
+        if held is not None and _differs(held, wishes):
+            raise InstanceError(
+                f"the Pods of the instance {name!r} run with addresses of "
+                f"{', '.join(held.pod_cidrs)}; end it with 'podyard down' to give it "
+                "others"
+            )
         run_dir = self._run_dir / name
         row = Instance(
             name=name,
@@ -438,6 +453,22 @@ def _choose_6(
     used += [
         net for row in others for net in (row.pod_cidr_6, row.service_cidr_6) if net
     ]
+    pods = _wished_6("--pod-cidr", wishes.pod_cidrs, used)
+    used += [pods] if pods else []
+    services = _wished_6("--service-cidr", wishes.service_cidrs, used)
+    if pods is None or services is None:
+        free = _site(name, wishes, used, before)
+        pods, services = pods or free[0], services or free[1]
+    return pods, services
+
+
+def _site(
+    name: str,
+    wishes: Wishes,
+    used: Sequence[ipaddress.IPv6Network],
+    before: Instance | None,
+) -> tuple[ipaddress.IPv6Network, ipaddress.IPv6Network]:
+    """Return free ranges for Pods and Services: those it had, or two of one site."""
     if before and before.pod_cidr_6 and before.service_cidr_6:
         kept = (before.pod_cidr_6, before.service_cidr_6)
         if not any(net.overlaps(other) for net in kept for other in used):
@@ -468,6 +499,41 @@ def _host_networks_6(*, besides: str) -> Iterator[ipaddress.IPv6Network]:
             is_ours = route.link_index in own or not network.prefixlen
             if isinstance(network, ipaddress.IPv6Network) and not is_ours:
                 yield network
+
+
+def _differs(held: Instance, wishes: Wishes) -> bool:
+    """Tell whether other Pod addresses are wished for than running Pods have."""
+    asked = {str(ipaddress.ip_network(cidr)) for cidr in wishes.pod_cidrs}
+    return wishes.ipv6 != bool(held.pod_cidr_6) or not asked <= set(held.pod_cidrs)
+
+
+def _wished_4(
+    flag: str, cidrs: Iterable[str], used: Sequence[ipaddress.IPv4Network]
+) -> ipaddress.IPv4Network | None:
+    for text in cidrs:
+        if ":" not in text:
+            network = ipaddress.IPv4Network(text)
+            _refuse_overlap(flag, network, [n for n in used if n.overlaps(network)])
+            return network
+    return None
+
+
+def _wished_6(
+    flag: str, cidrs: Iterable[str], used: Sequence[ipaddress.IPv6Network]
+) -> ipaddress.IPv6Network | None:
+    for text in cidrs:
+        if ":" in text:
+            network = ipaddress.IPv6Network(text)
+            _refuse_overlap(flag, network, [n for n in used if n.overlaps(network)])
+            return network
+    return None
+
+
+def _refuse_overlap(flag: str, network: object, others: Sequence[object]) -> None:
+    if others:
+        raise InstanceError(
+            f"{flag} {network}: overlaps {others[0]}, which the host or an instance has"
+        )
 
 
 def _keep(

@@ -133,11 +133,19 @@ class Standalone:
 
     async def _allocate(self) -> Instance:
         config = self._config
-        ipv6 = "IPv6" in config.ip_families
+        wished = (*config.pod_cidrs, *config.service_cidrs)
+        ipv6 = "IPv6" in config.ip_families or any(":" in cidr for cidr in wished)
         if ipv6 and not await asyncio.to_thread(has_ipv6):
             log.warning("no_ipv6_here", ip_families=config.ip_families)
             ipv6 = False
-        wishes = Wishes(config.data_dir, config.port, config.node_port, ipv6=ipv6)
+        wishes = Wishes(
+            config.data_dir,
+            config.port,
+            config.node_port,
+            ipv6=ipv6,
+            pod_cidrs=config.pod_cidrs,
+            service_cidrs=config.service_cidrs,
+        )
         try:
             config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             return await asyncio.to_thread(

@@ -1,5 +1,6 @@
 """The allocation table: what one instance has, no other gets."""
 
+import ipaddress
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -52,6 +53,9 @@ def test_ipv6_ranges_are_given_where_they_are_wished_for(table, tmp_path):
     plain = allocate(table, tmp_path, "a")
     rows = [allocate(table, tmp_path, name, ipv6=True) for name in ("b", "c")]
     again = allocate(table, tmp_path, "b", ipv6=True)
+    with pytest.raises(InstanceError, match="podyard down"):
+        allocate(table, tmp_path, "b")
+    table.release("b")
     without = allocate(table, tmp_path, "b")
 
     assert (plain.pod_cidrs, plain.gateway_6) == ((str(plain.pod_cidr),), None)
@@ -61,6 +65,37 @@ def test_ipv6_ranges_are_given_where_they_are_wished_for(table, tmp_path):
     assert not any(a.overlaps(b) for a in networks for b in networks if a is not b)
     assert rows[0].node_ips == (str(rows[0].pod_cidr[1]), str(rows[0].pod_cidr_6[1]))
     assert len(without.service_cidrs) == 1
+
+
+def test_ranges_may_be_wished_for(table, tmp_path):
+    wished = {
+        "ipv6": True,
+        "pod_cidrs": ("198.18.8.0/24", "fd98:1::/64"),
+        "service_cidrs": ("198.18.9.0/24",),
+    }
+    row = allocate(table, tmp_path, "a", **wished)
+
+    assert row.pod_cidrs == ("198.18.8.0/24", "fd98:1::/64")
+    assert row.service_cidr == ipaddress.ip_network("198.18.9.0/24")
+    assert row.service_cidr_6 is not None
+    assert allocate(table, tmp_path, "a", **wished) == row
+    with pytest.raises(InstanceError, match=r"Pods .* run with addresses of 198.18.8"):
+        allocate(table, tmp_path, "a", pod_cidrs=("198.18.7.0/24",))
+    for taken in ("198.18.8.128/25", "127.0.0.0/8"):
+        with pytest.raises(InstanceError, match=f"--pod-cidr {taken}: overlaps"):
+            allocate(table, tmp_path, "b", pod_cidrs=(taken,))
+    with pytest.raises(InstanceError, match="--service-cidr fd98:1::/112: overlaps"):
+        allocate(
+            table,
+            tmp_path,
+            "b",
+            ipv6=True,
+            service_cidrs=("198.18.6.0/24", "fd98:1::/112"),
+        )
+    table.release("a")
+    assert allocate(table, tmp_path, "a", pod_cidrs=("198.18.7.0/24",)).pod_cidrs == (
+        "198.18.7.0/24",
+    )
 
 
 def test_first_instance_has_the_node_ports_of_every_kubernetes(table, tmp_path):

@@ -84,6 +84,10 @@ def test_kubelet_settings_keep_their_names(tmp_path):
         pytest.param(
             "imageGCLowThresholdPercent: 90", "must be below", id="thresholds-crossed"
         ),
+        pytest.param("ip-families: IPv6", "IPv4 or IPv4,IPv6", id="ipv6-alone"),
+        pytest.param("pod-cidr: 10.1.0.5/24", "host bits", id="no-network"),
+        pytest.param("pod-cidr: 'fd00::/64'", "IPv4 range, or one", id="no-ipv4-range"),
+        pytest.param("service-cidr: 10.1.0.0/28", "at most 27 bits", id="too-small"),
         pytest.param("name: Not_A_Label", "DNS label", id="bad-name"),
         pytest.param("name: ../up", "DNS label", id="name-with-dots"),
     ],
@@ -101,6 +105,19 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_bad_variable_is_named():
     with pytest.raises(ConfigError, match="PODYARD_PORT"):
         load_config({}, {"PODYARD_PORT": "many"})
+
+
+def test_ranges_are_read_as_text_or_list(tmp_path):
+    file = write(
+        tmp_path,
+        "ip-families: [IPv4, IPv6]\npod-cidr: [10.1.0.0/16, 'FD00::/64']\n",
+    )
+
+    config = load_config({"service-cidr": "10.2.0.0/16"}, {}, file)
+
+    assert config.ip_families == ("IPv4", "IPv6")
+    assert config.pod_cidrs == ("10.1.0.0/16", "fd00::/64")
+    assert config.service_cidrs == ("10.2.0.0/16",)
 
 
 def test_feature_gates_are_read_from_flags():
