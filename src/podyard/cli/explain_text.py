@@ -88,7 +88,8 @@ def _candidate_rows(pull: Document) -> Iterator[tuple[str, str]]:
         yield "tried 1", "anonymously: there are no credentials for it"
         yield "", _answer(answers[1])
     if pull.get("unrelatedCredentials"):
-        yield "", f"{pull['unrelatedCredentials']} more are for other registries"
+        count = pull["unrelatedCredentials"]
+        yield "", f"{count} more {'is' if count == 1 else 'are'} for other registries"
 
 
 def _answer(attempt: Document) -> str:

@@ -147,7 +147,9 @@ def rehearsal_lines(found: Rehearsal, *, who_namespace: str) -> Iterator[str]:
     for problem in found.problems:
         yield f"! {problem}"
     if found.unrelated:
-        yield f"  {found.unrelated} more credentials are for other registries"
+        one = found.unrelated == 1
+        what = "credential is" if one else "credentials are"
+        yield f"  {found.unrelated} more {what} for other registries"
     yield ""
     if found.works:
         yield f"a pull works: {found.digest} from {found.server}"

@@ -250,7 +250,7 @@ async def test_a_rehearsal_says_why_nothing_fits(apart: Cli, registry: Server) -
     port = registry.host.partition(":")[2]
     assert f"the port differs: the key has none, the image {port}" in said
     assert 'the path "/other" is no beginning of "/team/app"' in said
-    assert "1 more credentials are for other registries" in said
+    assert "1 more credential is for other registries" in said
     assert "a pull fails" in said
     assert "wants credentials, and there are none (401)" in said
 

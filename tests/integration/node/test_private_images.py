@@ -15,6 +15,7 @@ import pytest
 
 from podyard.api.core_v1 import Pod
 from podyard.api.runtime import ImageAuth
+from podyard.containerd.archives import OCI_MANIFEST, architecture
 from podyard.lib.clock import SystemClock
 from podyard.node.credentials.manager import CredentialManager, find_node_files
 from podyard.node.credentials.parts import ProviderPlugins, SourceContext
@@ -226,6 +227,72 @@ async def test_an_image_pull_secret_opens_the_registry(bench):
     assert ensured.ref.startswith("sha256:")
     assert image in ensured.image.repo_tags
     assert bench.heard.reasons() == ["Pulling", "Pulled"]
+
+
+def put_layered(fake, *contents):
+    """Have ``team/app:1`` be an image with a layer for each content; return those."""
+    layers, diff_ids = [], []
+    for content in contents:
+        archive = small_image("layer:1", content=content)
+        (target,) = archive.targets.values()
+        manifest = read_json(archive, target.digest)
+        (layer,) = manifest["layers"]
+        with archive.blobs[layer["digest"]].open() as source:
+            fake.put_blob(source.read())
+        layers.append(layer)
+        diff_ids += read_json(archive, manifest["config"]["digest"])["rootfs"][
+            "diff_ids"
+        ]
+    config = orjson.dumps(
+        {
+            "os": "linux",
+            "architecture": architecture(),
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        }
+    )
+    descriptor = {
+        "mediaType": "application/vnd.oci.image.config.v1+json",
+        "digest": fake.put_blob(config),
+        "size": len(config),
+    }
+    manifest = orjson.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": descriptor,
+            "layers": layers,
+        }
+    )
+    fake.put_manifest("team/app", "1", manifest, OCI_MANIFEST)
+    return [layer["digest"] for layer in layers]
+
+
+def read_json(archive, digest):
+    with archive.blobs[digest].open() as source:
+        return orjson.loads(source.read())
+
+
+async def test_always_asks_for_the_digest_and_fetches_only_what_is_missing(bench):
+    async with FakeRegistry() as fake:
+        image = f"{fake.host}/team/app:1"
+        put_layered(fake, b"always: first")
+        first = await bench.ensure(image)
+
+        fake.seen.clear()
+        again = await bench.ensure(image)
+        asked_again = [seen.path for seen in fake.seen]
+
+        fake.seen.clear()
+        old, new = put_layered(fake, b"always: first", b"always: second")
+        moved = await bench.ensure(image)
+        fetched = [seen.path for seen in fake.seen if "/blobs/" in seen.path]
+
+    assert first.ref == again.ref
+    assert any(path.endswith("/manifests/1") for path in asked_again)
+    assert not [path for path in asked_again if "/blobs/" in path]
+    assert moved.ref != first.ref
+    assert [path for path in fetched if path.endswith(new)]
+    assert not [path for path in fetched if path.endswith(old)]
 
 
 async def test_a_node_file_opens_it_for_every_pod_without_a_restart(bench):
