@@ -3,12 +3,15 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import podyard.scheduler.plugins
 from podyard.api.documents import Document
 from podyard.lib.parts import load_parts
 from podyard.scheduler.accounts import NodeAccounts
 from podyard.scheduler.decide import Placement, Unschedulable, decide_placement
+from podyard.scheduler.neighbours import look_around, terms_of
 from podyard.scheduler.parts import NodeInfo, SchedulerPlugin
 from podyard.scheduler.plugins.inter_pod_affinity import (
     KEPT_AWAY,
@@ -30,6 +33,8 @@ PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
 #: a and b are in the west, c is in the east, d is nowhere.
 ZONES = {"a": "west", "b": "west", "c": "east", "d": ""}
 NAMESPACES = {"web": {"team": "blue"}, "db": {"team": "blue"}, "else": {"team": "red"}}
+ONE_CPU = {"name": "c", "resources": {"requests": {"cpu": "1"}}}
+ALL_CPU = {"name": "c", "resources": {"requests": {"cpu": "9"}}}
 WEB, DB = {"app": "web"}, {"app": "db"}
 
 
@@ -512,6 +517,15 @@ def _preempt(asked: Document, placed: Placed) -> Preemption | NoPreemption:
             id="who-keeps-it-away",
         ),
         pytest.param(
+            pod("p", WEB, priority=9, containers=[ONE_CPU], **spreading(spread(HOST))),
+            {
+                **{name: [pod(f"w{name}", WEB)] for name in "abc"},
+                "d": [pod("full", DB, priority=9, containers=[ALL_CPU])],
+            },
+            ["wa"],
+            id="who-makes-its-domain-lead",
+        ),
+        pytest.param(
             pod(priority=9, **near(term(HOST))),
             {"a": [pod("d", DB)]},
             None,
@@ -529,3 +543,44 @@ def test_who_ends_for_a_pod_that_minds_others(
     else:
         assert isinstance(decision, Preemption)
         assert [one["metadata"]["name"] for one in decision.victims] == victims
+
+
+kinds = st.sampled_from(
+    [
+        {},
+        far(term(HOST)),
+        near(term()),
+        rather("podAffinity", 3, term()),
+        rather("podAntiAffinity", 2, term(HOST, DB)),
+    ]
+)
+runners = st.lists(
+    st.tuples(st.sampled_from("abcd"), st.sampled_from([WEB, DB, {}]), kinds),
+    max_size=6,
+)
+
+
+@given(runners, st.sampled_from([WEB, DB]), kinds)
+def test_counting_pods_one_by_one_and_back_is_counting_them_at_once(
+    found: list[tuple[str, dict[str, str], Document]],
+    labels: dict[str, str],
+    kind: Document,
+) -> None:
+    nodes = {name: node(name) for name in ZONES}
+    asked = pod("p", labels, **kind, **spreading(spread(), spread(HOST)))
+    runs = [
+        (pod(f"r{index}", theirs, **spec), nodes[where])
+        for index, (where, theirs, spec) in enumerate(found)
+    ]
+    placed = [(one, where, terms_of(one)) for one, where in runs]
+
+    at_once = look_around(asked, list(nodes.values()), placed, NAMESPACES)
+    empty = look_around(asked, list(nodes.values()), [], NAMESPACES)
+    step_by_step = empty
+    for one, where in runs:
+        step_by_step = step_by_step.with_pods([one], where)
+    assert step_by_step == at_once
+
+    for one, where in reversed(runs):
+        step_by_step = step_by_step.without_pods([one], where)
+    assert step_by_step == empty
