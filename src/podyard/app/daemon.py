@@ -21,6 +21,9 @@ from podyard.lib.clock import SystemClock
 
 log = structlog.get_logger()
 
+#: How long a thread that writes to disk may wait for one that computes, seconds. With
+#: Python's own 5 ms each of its calls waits so long while the event loop is busy.
+THREADS_WAIT_S: Final = 0.0005
 #: A start is over so long after the node is Ready, seconds: what ran before a restart
 #: has been looked at, and a pause of the loop is not felt.
 SETTLED_AFTER_S: Final = 10.0
@@ -61,6 +64,7 @@ def run_foreground(
         from podyard.app.standalone import Standalone  # noqa: PLC0415
 
         use_few_arenas()
+        sys.setswitchinterval(THREADS_WAIT_S)
 
         def on_ready() -> None:
             ready()

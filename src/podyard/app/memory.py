@@ -45,28 +45,36 @@ class MemoryKeeper:
         self._loop = loop
         self._every_s = every_s
         self._kept_bytes = 0
+        self._is_settled = False
         self._cpu_s = _cpu_s()
         with contextlib.suppress(OSError):
             self._libc = ctypes.CDLL(None)
 
     def start(self) -> None:
-        """Begin, once the start of the program is over.
-
-        What lives now mostly stays, so the collector need not look at it again.
-        """
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
+        """Begin, once the start of the program is over."""
         self._loop.call_later(self._every_s, self._look)
 
     def _look(self) -> None:
         before_s, self._cpu_s = self._cpu_s, _cpu_s()
         calm = self._cpu_s - before_s < CALM * self._every_s
+        if calm and not self._is_settled:
+            self._settle()
         if calm and _own_bytes() > self._kept_bytes + GROWN_BY:
             # Seldom, and 20 ms for a hundred megabytes: elsewhere, without the lock.
             done = self._loop.run_in_executor(None, self._trim)
             done.add_done_callback(lambda _: self._again())
         else:
             self._again()
+
+    def _settle(self) -> None:
+        """Have the collector look once more at what the start has left, and no more.
+
+        Until then it looks seldom, see ``__main__``: a start makes what stays.
+        """
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        self._is_settled = True
 
     def _again(self) -> None:
         if not self._loop.is_closed():

@@ -43,12 +43,15 @@ class ResumingContext(ssl.SSLContext):
         return made
 
     def _session(self, name: str | None) -> ssl.SSLSession | None:
+        last, known = self._last.pop(name, None), self._sessions.get(name)
+        if last is None or (known is not None and last.session_reused):
+            return known
         # The server's ticket comes after the handshake, with what is read first.
-        last = self._last.get(name)
         session: Any = None
         with suppress(ValueError):  # its handshake is under way
-            session = last.session if last is not None else None
+            session = last.session
         if session is not None and session.has_ticket:
             self._sessions[name] = session
-            del self._last[name]
+        else:
+            self._last[name] = last
         return self._sessions.get(name)

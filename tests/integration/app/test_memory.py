@@ -8,6 +8,8 @@ import pytest
 
 from podyard.app.memory import MemoryKeeper, _own_bytes
 
+pytestmark = pytest.mark.integration
+
 #: Together 60 MB, of pieces the allocator keeps for itself when they are free.
 PIECES = 30_000
 PIECE_BYTES = 2_000
