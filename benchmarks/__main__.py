@@ -18,10 +18,13 @@ from benchmarks.floor import IMAGE, Floor, floor_runtime
 from benchmarks.instance import Bench, delete, pod, usage, watching
 from benchmarks.probes import measure_probes
 from benchmarks.pulls import measure_pulls
+from benchmarks.services import measure_services
 from podyard.api.scheme import CONFIG_MAP, POD
 from podyard.app.instances import InstanceTable
 
 HERE = Path(__file__).parent
+#: The sections, in no order.
+ALL = "abcdefghij"
 
 
 def ms(seconds: float) -> str:
@@ -306,12 +309,14 @@ def main() -> None:
     """Run and write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--only", default="abcdefghi", help="which sections")
+    parser.add_argument("--only", default=ALL, help="which sections")
     args = parser.parse_args()
     report = Report()
     if "h" in args.only:
         measure_probes(report, 5 if args.quick else 20)
-    if args.only == "h":
+    if "j" in args.only:
+        measure_services(report)
+    if set(args.only) <= {"h", "j"}:
         return
     scratch = Path(tempfile.mkdtemp(prefix="podyard-bench-"))
     bench = Bench("bench", scratch / "data")
@@ -354,7 +359,7 @@ def main() -> None:
     finally:
         bench.cli("down", "--grace", "1s", "--purge")
         shutil.rmtree(scratch, ignore_errors=True)
-    if args.only == "abcdefghi" and not args.quick:
+    if args.only == ALL and not args.quick:
         head = (
             "# Measured\n\nMade by `make bench`, everything in one run on one machine: "
             f"{platform.system()} {platform.release()}, Python "

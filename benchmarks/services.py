@@ -18,7 +18,7 @@ from pathlib import Path
 
 import dns.message
 
-from benchmarks.figures import p50, quantile
+from benchmarks.figures import Report, p50, quantile
 from benchmarks.floor import Floor, floor_runtime
 from benchmarks.instance import Bench, PodWatch, delete, pod, watching
 from podyard.api.core_v1 import Pod
@@ -59,7 +59,7 @@ def rules(*, without: int = -1) -> list[ServiceRule]:
     ]
 
 
-def measure_nft() -> None:
+def measure_nft(report: Report) -> None:
     """Time nft alone, in a table of our own."""
     facts = NetworkFacts(
         "podyard-bench-rules",
@@ -82,12 +82,15 @@ def measure_nft() -> None:
         for old, new in ((full, fewer), (fewer, full))
     ]
     remove_table(facts.table)
-    print(f"decide the table of {SERVICES} x {PORTS}: {ms(decided_s)}")
-    print(
-        f"load it whole: p50 {ms(p50(whole))}, worst {ms(max(whole))} (aim 200 ms); "
-        f"{ms(used_s)} of CPU"
+    report.add(
+        f"(j) the rules of {SERVICES} Services x {PORTS} ports, loaded whole",
+        f"p50 {ms(p50(whole))}, worst {ms(max(whole))} (aim 200 ms)",
+        f"{ms(used_s)} of CPU; deciding them {ms(decided_s)}",
     )
-    print(f"one Service comes or goes: p50 {ms(p50(one))}, worst {ms(max(one))}")
+    report.add(
+        "(j) one Service of them comes or goes",
+        f"p50 {ms(p50(one))}, worst {ms(max(one))}",
+    )
 
 
 def timed(text: str) -> float:
@@ -179,7 +182,9 @@ async def start_raw(floor: Floor, envs: Sequence[EnvVar]) -> float:
     return made.start_s
 
 
-async def measure_starts(client: HttpApiClient, floor: Floor, what: str) -> None:
+async def measure_starts(
+    client: HttpApiClient, floor: Floor, report: Report, what: str
+) -> None:
     """Time Pods with and without variables of Services, beside CRI, in turns."""
     services = (await client.list(SERVICE, ""))["items"]
     document = pod("any")
@@ -199,21 +204,24 @@ async def measure_starts(client: HttpApiClient, floor: Floor, what: str) -> None
                 took_s = await start()
                 if number:  # the first warms up
                     took[way].append(took_s)
-    shown = ", ".join(f"{way} {ms(p50(values))}" for way, values in took.items())
-    print(f"Pod start, {what}, {len(envs)} variables: p50 {shown}")
-    for linked, raw in (
-        ("with variables", "the same by CRI"),
-        ("without", "without by CRI"),
+    for ours, raw, variables in (
+        ("with variables", "the same by CRI", f"{len(envs)} variables of them"),
+        ("without", "without by CRI", "enableServiceLinks: false"),
     ):
-        print(f"    {linked}: {ms(p50(took[linked]) - p50(took[raw]))} over CRI")
+        over_s = p50(took[ours]) - p50(took[raw])
+        report.add(
+            f"(j) one Pod, {what}, {variables}",
+            f"p50 {ms(p50(took[ours]))}",
+            f"CRI floor {ms(p50(took[raw]))}; over it {ms(over_s)}",
+        )
 
 
-async def measure_instance(bench: Bench, floor: Floor) -> None:
+async def measure_instance(bench: Bench, floor: Floor, report: Report) -> None:
     """Measure a whole instance."""
     row = InstanceTable().get(bench.name)
     assert row is not None
     async with bench.client() as client:
-        await measure_starts(client, floor, "no Services")
+        await measure_starts(client, floor, report, "no Services")
         await client.create(POD, pod("server"), "default")
         begin = time.perf_counter()
         async with asyncio.TaskGroup() as group:
@@ -225,12 +233,12 @@ async def measure_instance(bench: Bench, floor: Floor) -> None:
             len((await client.list(ENDPOINT_SLICE, "default"))["items"]) < SERVICES + 1
         ):
             await asyncio.sleep(0.05)
-        print(
-            f"{SERVICES} Services made, with slices: {ms(time.perf_counter() - begin)}"
-        )
+        made_s = time.perf_counter() - begin
+        report.add(f"(j) {SERVICES} Services made at once, with slices", ms(made_s))
         delays = [await from_api_to_kernel(client, row.nft_table, n) for n in range(7)]
-        print(f"a new Service, POST to rule in the kernel: p50 {ms(p50(delays))}")
-        await measure_starts(client, floor, f"{SERVICES} Services")
+        what = "(j) a new Service, POST to rule in the kernel"
+        report.add(what, f"p50 {ms(p50(delays))}")
+        await measure_starts(client, floor, report, f"{SERVICES} Services")
     results: multiprocessing.Queue[tuple[str, list[float]]] = multiprocessing.Queue()
     asking = multiprocessing.Process(
         target=questions, args=(row.cluster_dns_ip, results)
@@ -239,7 +247,7 @@ async def measure_instance(bench: Bench, floor: Floor) -> None:
     for _ in range(4):
         kind, took = await asyncio.to_thread(results.get)
         shown = f"p50 {ms(p50(took))}, p99 {ms(quantile(took, 0.99))}"
-        print(f"DNS, {kind}: {shown} (aim 1 ms)")
+        report.add(f"(j) DNS, {kind}", shown, "aim p99 1 ms")
     asking.join()
 
 
@@ -262,27 +270,29 @@ async def from_api_to_kernel(client: HttpApiClient, table: str, number: int) -> 
                 return time.perf_counter() - begin
 
 
-async def measure(bench: Bench, scratch: Path) -> None:
+async def measure(bench: Bench, scratch: Path, report: Report) -> None:
     """Measure an instance beside a runtime of nobody's."""
     async with floor_runtime(scratch) as floor:
-        await measure_instance(bench, floor)
+        await measure_instance(bench, floor, report)
 
 
-def main() -> None:
-    """Measure everything."""
-    measure_nft()
+def measure_services(report: Report) -> None:
+    """(j) Measure everything, with an instance of its own."""
+    measure_nft(report)
     with tempfile.TemporaryDirectory() as directory:
         bench = Bench("bench-services", Path(directory) / "data")
         try:
             bench.up()
-            asyncio.run(measure(bench, Path(directory)))
+            asyncio.run(measure(bench, Path(directory), report))
             pid = bench.status()["pid"]
             status = Path(f"/proc/{pid}/status").read_text()
             line = next(x for x in status.splitlines() if x.startswith("VmRSS"))
-            print(f"memory of Podyard: {line.split()[1]} kB (aim 120 MB)")
+            report.add(
+                "(j) at rest after that", f"RSS {int(line.split()[1]) // 1000} MB"
+            )
         finally:
             bench.cli("down", "--grace", "1s", "--purge")
 
 
 if __name__ == "__main__":
-    main()
+    measure_services(Report())
