@@ -38,6 +38,12 @@ echo '{{"kind": "CredentialProviderResponse", "cacheKeyType": "Image",
 "auth": {{"{host}": {{"username": "ada", "password": "{password}"}}}}}}'
 """
 
+#: A credential helper, as Docker has them.
+HELPER = """#!/bin/sh
+[ "$1" = get ] && [ "$(cat)" = {host} ] || exit 1
+echo '{{"Username": "ada", "Secret": "{password}"}}'
+"""
+
 
 @dataclass(frozen=True)
 class World:
@@ -90,8 +96,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with (
         real_registry(tmp / "registry", users=USERS) as registry,
         real_registry(tmp / "mirror") as mirror,
+        pytest.MonkeyPatch.context() as patch,
     ):
         config = write_config(tmp, registry.host, mirror.url)
+        helper = tmp / "helpers/docker-credential-of-test"
+        helper.parent.mkdir()
+        helper.write_text(HELPER.format(host=registry.host, password=PASSWORD))
+        helper.chmod(0o755)
+        patch.setenv("PATH", f"{helper.parent}:{os.environ['PATH']}")
         with running_podyard(
             f"roads-{os.getpid()}",
             tmp / "data",
@@ -184,6 +196,29 @@ async def test_a_config_json_copied_to_the_node_ends_the_back_off_at_once(
     assert f'Warning Failed Failed to pull image "{image}": ' in "\n".join(events)
     assert "Warning Failed Error: ErrImagePull" in events
     assert "Warning Failed Error: ImagePullBackOff" in events
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        pytest.param("legacy", ".dockercfg", id="dockercfg"),
+        pytest.param("credHelpers", "config.json", id="a-helper-of-the-registry"),
+        pytest.param("credsStore", "config.json", id="the-helper-of-all-others"),
+    ],
+)
+async def test_the_nodes_other_files_open_the_registry(world, name, file) -> None:
+    image = await world.push(f"other-{name.lower()}")
+    content: Document = {
+        "legacy": world.auths()["auths"],
+        "credHelpers": {"credHelpers": {world.registry.host: "of-test"}},
+        "credsStore": {"credsStore": "of-test"},
+    }[name]
+    (world.root_dir / file).write_text(json.dumps(content))
+    try:
+        world.api.create(private_pod(f"other-{name.lower()}", image))
+        world.api.until_pod(f"other-{name.lower()}", is_running)
+    finally:
+        (world.root_dir / file).unlink()
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["dockerconfigjson", "dockercfg"])

@@ -75,7 +75,7 @@ IMAGE_INSPECT_ERROR: Final = "ImageInspectError"
 REGISTRY_UNAVAILABLE: Final = "RegistryUnavailable"
 SIGNATURE_VALIDATION_FAILED: Final = "SignatureValidationFailed"
 #: A failed pull shows its error so long, then that it waits for the next, seconds.
-SHOW_BACK_OFF_S: Final = 5.0
+SHOW_BACK_OFF_S: Final = 3.0
 #: How often a Pod's status tells how far its pull is, seconds.
 TELL_EVERY_S: Final = 5.0
 #: Errors of a runtime that begin with such a word have a reason of their own.

@@ -284,7 +284,7 @@ async def test_a_failed_pull_backs_off_ten_seconds_then_tries_again(bench):
     )
     assert second.value.retry_in_s == pytest.approx(10)
     # Looked at again while it waits, so that it shows, and then when the wait is over.
-    assert first.value.look_in_s == pytest.approx(5)
+    assert first.value.look_in_s == pytest.approx(3)
     assert second.value.look_in_s == pytest.approx(10)
     assert third.value.reason == "ErrImagePull"
     assert fourth.value.retry_in_s == pytest.approx(20)
