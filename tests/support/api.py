@@ -171,13 +171,17 @@ class Api:
 
         def look() -> Document | None:
             nonlocal seen
-            seen = self.pod(name, namespace)
+            answer = self.ask("GET", pod_path(name, namespace))
+            if answer.status == 404:
+                return None  # a mirror Pod is replaced by way of nothing
+            seen = answer.document
             return seen if is_so(seen) else None
 
         try:
             return until(look, within_s=within_s)
         except TimeoutError:
-            raise AssertionError(self.explain(seen)) from None
+            said = self.explain(seen) if seen else f"there is no Pod {name}"
+            raise AssertionError(said) from None
 
     def until_log(
         self, name: str, text: str, *, namespace: str = "default", **query: Any
