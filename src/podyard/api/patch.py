@@ -26,6 +26,7 @@ MAX_OPERATIONS: Final = 10_000
 #: What all ``copy`` operations of one JSON patch may add.
 MAX_COPIED_BYTES: Final = 3 * 1024 * 1024
 
+_OPERATIONS: Final = frozenset({"add", "remove", "replace", "move", "copy", "test"})
 _DIRECTIVE: Final = "$patch"
 _RETAIN_KEYS: Final = "$retainKeys"
 _DELETE_FROM: Final = "$deleteFromPrimitiveList"
@@ -102,7 +103,7 @@ def apply_json_patch(document: Document, patch: Json) -> Document:
             jsonpatch.JsonPointerException,
             TypeError,
         ) as error:
-            raise _rejected(str(error)) from error
+            raise _rejected(_why(operation, result, error)) from error
     if not isinstance(result, dict):
         raise _rejected("the patched document is not an object")
     return result
@@ -119,6 +120,9 @@ def _check_operations(patch: Json) -> list[Document]:
             "The allowed maximum operations in a JSON patch is "
             f"{MAX_OPERATIONS}, got {len(patch)}"
         )
+    for operation in patch:
+        if operation.get("op") not in _OPERATIONS:
+            raise _rejected(f"Unexpected kind: {operation.get('op') or 'unknown'}")
     try:
         jsonpatch.JsonPatch(patch)
     except (
@@ -137,6 +141,42 @@ def _check_copied(copied_bytes: int) -> None:
             "Unable to complete the copy, the accumulated size increase of copy is "
             f"{copied_bytes}, exceeding the limit {MAX_COPIED_BYTES}"
         )
+
+
+def _why(operation: Document, document: Json, error: Exception) -> str:
+    """Return why an operation does not apply, in the words of Go's library."""
+    path = str(operation.get("path"))
+    if isinstance(error, jsonpatch.JsonPatchTestFailed):
+        return f"testing value {path} failed: test failed"
+    parent, _, key = path.rpartition("/")
+    try:
+        above = jsonpatch.JsonPointer(parent).resolve(document)
+    except jsonpatch.JsonPointerException:
+        above = None
+    match operation["op"]:
+        case "add" if above is None:
+            return (
+                f'add operation does not apply: doc is missing path: "{path}": missing '
+                "value"
+            )
+        case "replace":
+            what = "path" if above is None else "key"
+            return (
+                f"replace operation does not apply: doc is missing {what}: {path}: "
+                "missing value"
+            )
+        case "remove" if above is None:
+            return (
+                f'remove operation does not apply: doc is missing path: "{path}": '
+                "missing value"
+            )
+        case "remove" if isinstance(above, dict):
+            return (
+                f"error in remove for path: '{path}': Unable to remove nonexistent "
+                f"key: {key}: missing value"
+            )
+        case name:
+            return f"error in {name} for path: '{path}': {error}"
 
 
 def _rejected(why: str) -> ApiError:

@@ -25,6 +25,12 @@ except AttributeError:  # PyYAML was built without libyaml
     _Base = yaml.SafeLoader
 
 
+try:
+    _DumperBase: Any = yaml.CSafeDumper
+except AttributeError:
+    _DumperBase = yaml.SafeDumper
+
+
 class YamlError(ValueError):
     """The text is no YAML that could be JSON; the message says where and why."""
 
@@ -65,6 +71,22 @@ _FLOAT: Final = re.compile(
 )
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+
+
+class _Dumper(_DumperBase):  # type: ignore[misc]
+    """The safe dumper; it quotes whatever some reader of YAML takes for no text."""
+
+
+_Dumper.yaml_implicit_resolvers = {
+    first: [
+        *_DumperBase.yaml_implicit_resolvers.get(first, ()),
+        *_Loader.yaml_implicit_resolvers.get(first, ()),
+    ]
+    for first in {
+        *_DumperBase.yaml_implicit_resolvers,
+        *_Loader.yaml_implicit_resolvers,
+    }
+}
 
 
 def _construct_int(loader: Any, node: Any) -> int:
@@ -131,6 +153,19 @@ def load_all_yaml(text: str | bytes) -> Iterator[tuple[Any, tuple[str, ...]]]:
         if isinstance(error, YamlError):
             raise
         raise YamlError(str(error)) from error
+
+
+def dump_yaml(text: bytes) -> bytes:
+    """Return a JSON text as YAML, keys in order, as Go's libraries write it."""
+    made: bytes = yaml.dump(
+        json.loads(text),
+        Dumper=_Dumper,
+        encoding="utf-8",
+        allow_unicode=True,
+        default_flow_style=False,
+        width=1_000_000,
+    )
+    return made
 
 
 def _try_json(text: str | bytes) -> tuple[Any, tuple[str, ...]] | None:

@@ -15,9 +15,11 @@ from podyard.server.resource import Resource
 
 #: What we answer in; clients that ask for protobuf alone understand it, too.
 JSON_TYPE = "application/json"
+#: What we answer in on request.
+YAML_TYPE = "application/yaml"
 _READABLE = (
     "application/json",
-    "application/yaml",
+    YAML_TYPE,
     "application/vnd.kubernetes.protobuf",
 )
 
@@ -58,6 +60,16 @@ def parse_accept(accept: str) -> Form:
     kinds = ", ".join(_READABLE)
     message = f"only the following media types are accepted: {kinds}"
     raise ApiError(406, "NotAcceptable", message)
+
+
+@lru_cache(maxsize=512)
+def wants_yaml(accept: str) -> bool:
+    """Say whether the first media type of an Accept header that we know is YAML."""
+    for entry in accept.split(","):
+        media = entry.partition(";")[0].strip()
+        if media in {*_READABLE, "*/*", "application/*"}:
+            return media == YAML_TYPE
+    return False
 
 
 @dataclass(slots=True)

@@ -19,10 +19,19 @@ from podyard.api.errors import ApiError, bad_request, too_large
 from podyard.lib.hijack import Hijacked
 from podyard.lib.relay import Relay
 from podyard.lib.values import dataclass
+from podyard.lib.yaml_json import dump_yaml
 from podyard.server.authn.certificates import parse_peer
 from podyard.server.authn.impersonation import PREFIX
 from podyard.server.authn.parts import PeerCertificate
-from podyard.server.call import JSON_TYPE, Forward, Reply, Stream, Tunnel
+from podyard.server.call import (
+    JSON_TYPE,
+    YAML_TYPE,
+    Forward,
+    Reply,
+    Stream,
+    Tunnel,
+    wants_yaml,
+)
 from podyard.server.measures import Measures
 from podyard.server.nodes import NodeDialer
 from podyard.server.pipeline import Incoming, Outcome, Pipeline, timed_out, to_reply
@@ -347,6 +356,11 @@ async def _respond(
         **reply.headers,
     }
     body = reply.body
+    if reply.content_type == JSON_TYPE and wants_yaml(
+        request.headers.get("Accept", "")
+    ):
+        body = await asyncio.to_thread(dump_yaml, body)
+        headers["Content-Type"] = YAML_TYPE
     if len(body) >= GZIP_FROM and "gzip" in request.headers.get("Accept-Encoding", ""):
         zipped = _zip
         body = (

@@ -6,6 +6,7 @@ import tracemalloc
 
 import pytest
 
+from podyard.lib.yaml_json import load_yaml
 from support.api_server import CONFIG_MAPS, PODS, Running, config_map, pod
 
 pytestmark = pytest.mark.integration
@@ -131,6 +132,33 @@ async def test_some_kinds_are_made_by_an_update(
     assert answer.status == status, answer.body
     if "services" in path:
         assert answer.json["spec"]["clusterIP"].startswith("10.96.")
+
+
+async def test_an_update_of_another_name_is_refused(api: Running):
+    answer = await api.ask("PUT", f"{CONFIG_MAPS}/x", {"metadata": {"name": "y"}})
+
+    assert answer.status == 400
+    assert answer.json["message"] == (
+        "the name of the object (y) does not match the name on the URL (x)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        pytest.param("/api/v1/namespaces/default", 200, id="object"),
+        pytest.param(CONFIG_MAPS, 200, id="list"),
+        pytest.param(f"{CONFIG_MAPS}/absent", 404, id="status"),
+        pytest.param("/api", 200, id="discovery"),
+    ],
+)
+async def test_who_wants_yaml_gets_it(api: Running, path: str, status: int):
+    answer = await api.ask("GET", path, Accept="application/yaml")
+    as_json = await api.ask("GET", path, Accept="application/json, application/yaml")
+
+    assert answer.status == status
+    assert answer.headers["Content-Type"] == "application/yaml"
+    assert load_yaml(answer.body)[0] == as_json.json
 
 
 async def test_a_write_that_changes_nothing_makes_no_revision(api: Running):

@@ -322,6 +322,51 @@ def test_a_json_patch_changes(patch: Any, after: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("operation", "why"),
+    [
+        pytest.param(
+            {"op": "test", "path": "/a", "value": 2},
+            "testing value /a failed: test failed",
+            id="test",
+        ),
+        pytest.param(
+            {"op": "add", "path": "/x/y", "value": 1},
+            'add operation does not apply: doc is missing path: "/x/y": missing value',
+            id="add",
+        ),
+        pytest.param(
+            {"op": "replace", "path": "/x", "value": 1},
+            "replace operation does not apply: doc is missing key: /x: missing value",
+            id="replace",
+        ),
+        pytest.param(
+            {"op": "replace", "path": "/x/y", "value": 1},
+            "replace operation does not apply: doc is missing path: /x/y: missing value",
+            id="replace-below-nothing",
+        ),
+        pytest.param(
+            {"op": "remove", "path": "/x"},
+            "error in remove for path: '/x': Unable to remove nonexistent key: x: "
+            "missing value",
+            id="remove",
+        ),
+        pytest.param(
+            {"op": "remove", "path": "/x/y"},
+            'remove operation does not apply: doc is missing path: "/x/y": missing '
+            "value",
+            id="remove-below-nothing",
+        ),
+        pytest.param({"op": "odd", "path": "/a"}, "Unexpected kind: odd", id="odd"),
+    ],
+)
+def test_why_a_json_patch_does_not_apply(operation: Any, why: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        apply_json_patch({"a": 1}, [operation])
+
+    assert (caught.value.details or {})["causes"][0]["message"] == why
+
+
+@pytest.mark.parametrize(
     ("patch", "code"),
     [
         pytest.param([{"op": "test", "path": "/a", "value": 2}], 422, id="test-fails"),

@@ -3,11 +3,10 @@
 import json
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podyard.lib.yaml_json import YamlError, load_all_yaml, load_yaml
+from podyard.lib.yaml_json import YamlError, dump_yaml, load_all_yaml, load_yaml
 
 
 @pytest.mark.parametrize(
@@ -87,10 +86,23 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_json_is_yaml(value):
-    text = yaml.safe_dump(value, allow_unicode=True)
+def test_what_is_written_is_read_again(value):
+    assert load_yaml(dump_yaml(json.dumps(value).encode()))[0] == value
 
-    assert load_yaml(text)[0] == value
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        pytest.param({"b": [], "a": {"c": None}}, "a:\n  c: null\nb: []\n", id="order"),
+        pytest.param("2026-01-01T00:00:00Z", "'2026-01-01T00:00:00Z'\n", id="time"),
+        pytest.param("0E0", "'0E0'\n", id="a-number-in-go"),
+        pytest.param("1e3", "'1e3'\n", id="another-number-in-go"),
+        pytest.param("yes", "'yes'\n", id="a-boolean-of-old"),
+        pytest.param({"t": "a b " * 60}, f"t: '{'a b ' * 60}'\n", id="long"),
+    ],
+)
+def test_text_stays_text(value, text):
+    assert dump_yaml(json.dumps(value).encode()).decode() == text
 
 
 @given(JSON)

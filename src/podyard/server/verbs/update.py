@@ -9,6 +9,7 @@ from podyard.server.verbs.answers import answer_row
 from podyard.server.verbs.writing import (
     Change,
     change_object,
+    check_name,
     copy_document,
     create_object,
     metadata_of,
@@ -32,6 +33,7 @@ async def update(context: ServerContext, call: Call) -> Reply:
     dry_run = is_dry_run(call, "UpdateOptions")
     metadata = metadata_of(document)
     metadata.setdefault("name", info.name)
+    check_name(str(metadata["name"]), info.name)
 
     def make(_: Document) -> Document:
         return copy_document(document)

@@ -393,6 +393,19 @@ async def remove_row(
     return gone
 
 
+def check_name(name: str, wanted: str) -> None:
+    """Let an object have the name of the path.
+
+    Raises:
+        ApiError: 400, it has another.
+    """
+    if name != wanted:
+        raise bad_request(
+            f"the name of the object ({name}) does not match the name on the URL "
+            f"({wanted})"
+        )
+
+
 def _check_identity(
     call: Call, new: Document, old: Document, rev: int, change: Change
 ) -> None:
@@ -403,12 +416,8 @@ def _check_identity(
     """
     resource, info = call.resource, call.info
     metadata, stored = metadata_of(new), old["metadata"]
-    name = metadata.get("name") or ""
-    if name != info.name:
-        raise bad_request(
-            f"the name of the object ({name}) does not match the name on the URL "
-            f"({info.name})"
-        )
+    name = str(metadata.get("name") or "")
+    check_name(name, info.name)
     check_namespace(call, new)
     uid = metadata.get("uid")
     if uid and uid != stored.get("uid"):
