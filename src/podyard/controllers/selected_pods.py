@@ -1,16 +1,18 @@
 """Services with a selector and the Pods they select, by namespace.
 
-Told of changes, it says which Services have to be looked at; nothing is scanned but
-one namespace.
+Told of changes, it says which Services have to be looked at. A Pod's labels lead to
+the Services that ask for one of them, so that hundreds of others cost it nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from podyard.api.documents import Document
 from podyard.controllers.service_endpoints import is_selecting, relevant, selects
 
 #: A Service's namespace and name.
 Key = tuple[str, str]
+#: A namespace, and a label with its value.
+_Asked = tuple[str, str, str]
 
 
 class SelectedPods:
@@ -19,6 +21,8 @@ class SelectedPods:
     def __init__(self) -> None:
         self._services: dict[str, dict[str, Document]] = {}
         self._pods: dict[str, dict[str, Document]] = {}
+        #: Services by the first label their selector asks for.
+        self._asking: dict[_Asked, dict[str, Document]] = {}
 
     def take_service(self, old: Document | None, new: Document | None) -> Key:
         """Hear of a Service; return its key."""
@@ -26,10 +30,16 @@ class SelectedPods:
         assert document is not None
         namespace, name = key_of(document)
         services = self._services.setdefault(namespace, {})
-        if new is None:
-            services.pop(name, None)
-        else:
+        known = services.pop(name, None)
+        if known is not None and is_selecting(known):
+            asked = _asked(namespace, known)
+            self._asking[asked].pop(name)
+            if not self._asking[asked]:
+                del self._asking[asked]
+        if new is not None:
             services[name] = new
+            if is_selecting(new):
+                self._asking.setdefault(_asked(namespace, new), {})[name] = new
         return namespace, name
 
     def take_pod(self, old: Document | None, new: Document | None) -> Iterator[Key]:
@@ -44,17 +54,19 @@ class SelectedPods:
             pods[name] = new
         if old is not None and new is not None and relevant(old) == relevant(new):
             return iter(())
-        both = [
-            pod["metadata"].get("labels") or {} for pod in (old, new) if pod is not None
-        ]
-        return iter(
-            [
-                (namespace, service)
-                for service, found in self._services.get(namespace, {}).items()
-                if is_selecting(found)
-                and any(selects(found, labels) for labels in both)
-            ]
-        )
+        found: dict[str, None] = {}
+        for pod in (old, new):
+            if pod is not None:
+                labels = pod["metadata"].get("labels") or {}
+                found.update(dict.fromkeys(self._selecting(namespace, labels)))
+        return iter([(namespace, service) for service in found])
+
+    def _selecting(self, namespace: str, labels: Mapping[str, str]) -> Iterator[str]:
+        for label, value in labels.items():
+            asking = self._asking.get((namespace, label, value), {})
+            for name, service in asking.items():
+                if selects(service, labels):
+                    yield name
 
     def service(self, key: Key) -> Document | None:
         """Return a Service as last heard of."""
@@ -67,6 +79,12 @@ class SelectedPods:
             for pod in self._pods.get(service["metadata"]["namespace"], {}).values()
             if selects(service, pod["metadata"].get("labels") or {})
         ]
+
+
+def _asked(namespace: str, service: Document) -> _Asked:
+    selector = service["spec"]["selector"]
+    label = min(selector)
+    return namespace, label, selector[label]
 
 
 def key_of(document: Document) -> Key:

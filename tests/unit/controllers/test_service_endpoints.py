@@ -351,6 +351,25 @@ def test_a_pod_wakes_the_services_that_select_it_before_or_after():
     assert list(selected.take_pod(after, None)) == [("default", "all")]
 
 
+def test_a_selector_that_changes_or_goes_is_heard_no_more():
+    selected = SelectedPods()
+    narrow = service(name="narrow", selector={"app": "web", "team": "blue"})
+    other = service(name="narrow", selector={"app": "db"})
+    blue = pod("a", metadata={"labels": {"app": "web", "team": "blue"}})
+    plain = pod("b", metadata={"labels": {"team": "blue"}})
+    elsewhere = pod("c", metadata={"labels": {"app": "web", "team": "blue"}})
+    elsewhere["metadata"]["namespace"] = "other"
+
+    selected.take_service(None, narrow)
+    assert list(selected.take_pod(None, blue)) == [("default", "narrow")]
+    assert list(selected.take_pod(None, plain)) == []
+    assert list(selected.take_pod(None, elsewhere)) == []
+    selected.take_service(narrow, other)
+    assert list(selected.take_pod(blue, None)) == []
+    selected.take_service(other, None)
+    assert list(selected.take_pod(None, blue)) == []
+
+
 # --- Endpoints that a person wrote ---
 
 
