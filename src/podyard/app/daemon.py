@@ -6,6 +6,7 @@ import os
 import select
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NoReturn
@@ -14,6 +15,7 @@ import orjson
 import structlog
 
 from podyard.app.config import Config
+from podyard.app.host import HostLook, look_at_host
 from podyard.app.logs import set_up_logging
 from podyard.app.memory import MemoryKeeper, use_few_arenas
 from podyard.app.starting import Report, StartError
@@ -59,19 +61,20 @@ def run_foreground(
     set_up_logging(config.log_level, log_file)
     try:
         # Heavy imports happen here, once the person has been answered if need be.
+        sys.setswitchinterval(THREADS_WAIT_S)
+        look = _begin_to_look(config)
         with _no_authorities():
             import aiohttp  # noqa: F401, PLC0415
         from podyard.app.standalone import Standalone  # noqa: PLC0415
 
         use_few_arenas()
-        sys.setswitchinterval(THREADS_WAIT_S)
 
         def on_ready() -> None:
             ready()
             keeper = MemoryKeeper(asyncio.get_running_loop())
             asyncio.get_running_loop().call_later(SETTLED_AFTER_S, keeper.start)
 
-        standalone = Standalone(config, report=report, ready=on_ready)
+        standalone = Standalone(config, report=report, ready=on_ready, look=look.result)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(standalone.run())
     except StartError:
@@ -88,6 +91,18 @@ def _describe_crash(error: Exception, log_file: Path | None) -> str:
         cause = cause.exceptions[0]
     text = f"it crashed: {type(cause).__name__}: {cause}".rstrip(": ")
     return f"{text}; the log tells where: {log_file}" if log_file else text
+
+
+def _begin_to_look(config: Config) -> Future[HostLook]:
+    """Run the programs that tell of the host while ours is loaded."""
+    thread = ThreadPoolExecutor(1, "host-look")
+    look = thread.submit(
+        look_at_host,
+        data_dir=config.data_dir,
+        private_runtime=not config.runtime_endpoint,
+    )
+    thread.shutdown(wait=False)
+    return look
 
 
 @contextmanager

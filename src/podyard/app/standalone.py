@@ -26,7 +26,7 @@ from podyard.app.controlplane import (
     run_houses,
 )
 from podyard.app.credentials import token_audiences
-from podyard.app.host import Host, examine, is_fit, observe_host
+from podyard.app.host import Host, HostLook, is_fit
 from podyard.app.instances import Instance, InstanceError, InstanceTable, Wishes
 from podyard.app.node import Node, NodeSetup, node_name_of, open_node
 from podyard.app.pki import Names, Pki, ensure_pki
@@ -54,12 +54,19 @@ class Standalone:
         config: what a person chose.
         report: told each step and the seconds it took.
         ready: called once the node is Ready.
+        look: returns what is known of the host; may block.
     """
 
     def __init__(
-        self, config: Config, *, report: Report, ready: Callable[[], None]
+        self,
+        config: Config,
+        *,
+        report: Report,
+        ready: Callable[[], None],
+        look: Callable[[], HostLook],
     ) -> None:
         self._config = config
+        self._look = look
         self._token_audiences: frozenset[str] = frozenset()
         self._report = report
         self._ready = ready
@@ -79,8 +86,7 @@ class Standalone:
             StartError: it could not start; `podyard down` removes what was begun.
         """
         begin_s = self._clock.monotonic_s()
-        host = await asyncio.to_thread(observe_host)
-        await asyncio.to_thread(self._check_host)
+        host = await asyncio.to_thread(self._check_host)
         row = self._row = await self._allocate()
         self._report("host looked at", self._clock.monotonic_s() - begin_s)
         loop = asyncio.get_running_loop()
@@ -112,24 +118,21 @@ class Standalone:
         except* StartError as group:
             raise _first(group) from group
 
-    def _check_host(self) -> None:
+    def _check_host(self) -> Host:
         try:
             self._token_audiences = token_audiences(self._config)
         except ConfigError as error:
             raise StartError(str(error), code=2) from error
-        facts = examine(
-            data_dir=self._config.data_dir,
-            private_runtime=not self._config.runtime_endpoint,
-            ports=(),
-        )
-        if not is_fit(facts):
-            lacking = [fact for fact in facts if str(fact.verdict) == "missing"]
+        found = self._look()
+        if not is_fit(found.facts):
+            lacking = [fact for fact in found.facts if str(fact.verdict) == "missing"]
             lines = [f"{fact.name}: {fact.value}: {fact.advice}" for fact in lacking]
             raise StartError(
                 "this host lacks what is needed (see podyard doctor):\n  "
                 + "\n  ".join(lines),
                 code=4,
             )
+        return found.host
 
     async def _allocate(self) -> Instance:
         config = self._config
