@@ -137,6 +137,9 @@ def decide_pod_status(facts: PodFacts, node: NodeView, *, now: datetime) -> Docu
         if initialized or pod.is_static:
             regular = [_close(s) if _ever_began(s) else s for s in regular]
     phase = _settle_phase(facts, inits, regular, initialized=initialized)
+    if facts.parked and phase in TERMINAL:
+        # Nothing of it comes back, so nothing waits to: its sidecars are over, too.
+        return decide_pod_status(replace(facts, parked=frozenset()), node, now=now)
     status: Document = {"phase": phase}
     if pod.metadata.generation:
         status["observedGeneration"] = max(

@@ -1076,6 +1076,26 @@ async def test_of_a_pod_that_comes_back_what_was_over_stays_over(
         assert second.status_of("web")["phase"] == "Running"
 
 
+async def test_a_sidecar_is_over_with_the_work_it_served(tmp_path: Path) -> None:
+    init = [container("proxy", STUBBORN, restartPolicy="Always")]
+    first = await parked(
+        tmp_path,
+        pod_document(container("app", POLITE), init=init, restartPolicy="Never"),
+    )
+
+    status = first.status_of("web")
+    assert (status["phase"], ready_of(status)) == ("Succeeded", "False")
+    ended = first.state_of("web", "proxy")["terminated"]
+    assert ended["exitCode"] == 137
+
+    second = await node_after(tmp_path, first)
+    async with second.running():
+        await asyncio.sleep(100)
+
+        assert await second.containers() == []
+        assert second.state_of("web", "proxy")["terminated"] == ended
+
+
 async def test_an_api_that_is_away_does_not_keep_the_node_from_going(
     tmp_path: Path,
 ) -> None:
