@@ -387,6 +387,8 @@ async def test_a_new_agent_finds_everything_as_it_is(tmp_path: Path) -> None:
         assert second.events.all == []
         assert second.status_of("web") == before
         assert len(first.api.history) == told
+        # Their startup probes are told that these have passed them.
+        assert second.probes.started == frozenset(ids)
 
 
 @pytest.mark.parametrize("by_runtime", [False, True], ids=["agent", "runtime"])
