@@ -622,6 +622,30 @@ async def test_a_plugin_that_fails_is_told_of_without_a_word_of_its(bench, scrip
     assert why in message
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize(
+    ("script", "answer"),
+    [
+        pytest.param("wc -c", b"300000\n", id="reads-all"),
+        pytest.param("sleep 0.1; wc -c", b"300000\n", id="reads-late"),
+        pytest.param("exec echo hi", b"hi\n", id="reads-nothing"),
+        pytest.param("exec <&-; sleep 0.1; echo hi", b"hi\n", id="closes-it"),
+    ],
+)
+def test_a_program_reads_its_request_or_not(loop, script, answer):
+    factory = pytest.importorskip(loop).new_event_loop
+
+    async def run():
+        return await run_program(
+            ["sh", "-c", script], b"x" * 300_000, environment=dict(os.environ)
+        )
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        answers = {runner.run(run()) for _ in range(5)}
+
+    assert answers == {answer}
+
+
 async def test_a_plugin_that_hangs_is_ended(tmp_path):
     program = tmp_path / "slow"
     program.write_text("#!/bin/sh\nsleep 60 & echo $! > child; sleep 60\n")

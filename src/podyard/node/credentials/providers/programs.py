@@ -35,19 +35,23 @@ async def run_program(
         ProgramError: it cannot be run, failed, took too long or wrote too much.
     """
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env=dict(environment),
-            start_new_session=True,
-        )
+        stdin = await asyncio.to_thread(_in_memory, request)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=stdin,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                env=dict(environment),
+                start_new_session=True,
+            )
+        finally:
+            os.close(stdin)
     except OSError as error:
         raise ProgramError(f"it cannot be run: {error.strerror}") from error
     try:
         async with asyncio.timeout(timeout_s):
-            answer = await _converse(process, request)
+            answer = await _read(process)
             code = await process.wait()
     except TimeoutError as error:
         raise ProgramError(f"it did not end within {timeout_s:g} s") from error
@@ -60,14 +64,21 @@ async def run_program(
     return answer
 
 
-async def _converse(process: asyncio.subprocess.Process, request: bytes) -> bytes:
-    assert process.stdin is not None
+def _in_memory(request: bytes) -> int:
+    """Return a file to read a request from; the caller closes it.
+
+    Not a pipe that is written to, since a program need not read what it is told, and
+    may be gone before. In memory, since a request may hold a token.
+    """
+    file = os.memfd_create("request")
+    with os.fdopen(os.dup(file), "wb") as writer:
+        writer.write(request)
+    os.lseek(file, 0, os.SEEK_SET)
+    return file
+
+
+async def _read(process: asyncio.subprocess.Process) -> bytes:
     assert process.stdout is not None
-    # A program need not read what it is told.
-    with suppress(BrokenPipeError, ConnectionResetError):
-        process.stdin.write(request)
-        await process.stdin.drain()
-    process.stdin.close()
     answer = bytearray()
     while piece := await process.stdout.read(65536):
         answer += piece
