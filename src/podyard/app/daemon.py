@@ -17,7 +17,7 @@ import structlog
 from podyard.app.config import Config
 from podyard.app.host import HostLook, look_at_host
 from podyard.app.logs import set_up_logging
-from podyard.app.memory import MemoryKeeper, use_few_arenas
+from podyard.app.memory import MemoryKeeper, set_up_allocator
 from podyard.app.starting import Report, StartError
 from podyard.lib.clock import SystemClock
 
@@ -67,7 +67,7 @@ def run_foreground(
             import aiohttp  # noqa: F401, PLC0415
         from podyard.app.standalone import Standalone  # noqa: PLC0415
 
-        use_few_arenas()
+        set_up_allocator()
 
         def on_ready() -> None:
             ready()

@@ -12,8 +12,13 @@ import os
 from pathlib import Path
 from typing import Final
 
-#: mallopt(3)'s parameter number.
+#: mallopt(3)'s parameter numbers.
 _M_ARENA_MAX: Final = -8
+_M_MMAP_THRESHOLD: Final = -3
+#: From this size on an allocation goes back when it is freed. Said, because otherwise
+#: the allocator raises it to the size of the first large answer; and each connection
+#: under TLS has a buffer of 256 KB, of which little is ever touched.
+_LARGE_BYTES: Final = 128 * 1024
 #: When the collector looks at the young, the older and all. Most of what a request
 #: makes is gone at its end, without the collector.
 GC_THRESHOLDS: Final = (10_000, 20, 20)
@@ -25,10 +30,12 @@ GROWN_BY: Final = 6 * 1024 * 1024
 CALM: Final = 0.1
 
 
-def use_few_arenas() -> None:
-    """Keep the allocator from making an arena a thread, of which little is used."""
+def set_up_allocator() -> None:
+    """Have no arena for each thread, and keep what is large out of all of them."""
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_ARENA_MAX, 2)
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 class MemoryKeeper:
