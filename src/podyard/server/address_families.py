@@ -51,7 +51,8 @@ def fill_families(
     if spec["ipFamilyPolicy"] == "SingleStack" and stored:
         _release_second(spec, stored)
     _refuse(service, _check_counts(spec))
-    families = spec["ipFamilies"] = list(spec.get("ipFamilies") or ())
+    families: list[str] = list(spec.get("ipFamilies") or ())
+    spec["ipFamilies"] = families
     _refuse(service, _infer(spec, families, configured))
     if _is_bare(spec):
         families[:] = families or [configured[0]]
