@@ -65,7 +65,8 @@ def run_foreground(
         look = _begin_to_look(config)
         with _no_authorities():
             import aiohttp  # noqa: F401, PLC0415
-        from podyard.app.standalone import Standalone  # noqa: PLC0415
+        with without_grpc_fork_handlers():
+            from podyard.app.standalone import Standalone  # noqa: PLC0415
 
         set_up_allocator()
 
@@ -113,9 +114,26 @@ def _no_authorities() -> Iterator[None]:
     for connections that bring no context of their own, of which we have none; and
     one that came to be would be refused, not trusted.
     """
-    names = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, os.devnull))
+    with _environment(SSL_CERT_FILE=os.devnull, SSL_CERT_DIR=os.devnull):
+        yield
+
+
+@contextmanager
+def without_grpc_fork_handlers() -> Iterator[None]:
+    """Have gRPC, where it is first imported in the block, leave forks alone.
+
+    Its handlers run in every child that uvloop forks, and crash one in ten before it
+    becomes the program it was to be. No child of ours uses gRPC.
+    """
+    with _environment(GRPC_ENABLE_FORK_SUPPORT="0"):
+        yield
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Have variables for as long as the block runs."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
