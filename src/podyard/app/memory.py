@@ -66,9 +66,9 @@ class MemoryKeeper:
         calm = self._cpu_s - before_s < CALM * self._every_s
         if calm and not self._is_settled:
             self._settle()
-        if calm and _own_bytes() > self._kept_bytes + GROWN_BY:
-            # Seldom, and 20 ms for a hundred megabytes: elsewhere, without the lock.
-            done = self._loop.run_in_executor(None, self._trim)
+        if calm:
+            # It reads a file, and takes 20 ms for a hundred megabytes: not here.
+            done = self._loop.run_in_executor(None, self._give_back)
             done.add_done_callback(lambda _: self._again())
         else:
             self._again()
@@ -87,7 +87,9 @@ class MemoryKeeper:
         if not self._loop.is_closed():
             self._loop.call_later(self._every_s, self._look)
 
-    def _trim(self) -> None:
+    def _give_back(self) -> None:
+        if _own_bytes() <= self._kept_bytes + GROWN_BY:
+            return
         with contextlib.suppress(AttributeError):  # another libc
             self._libc.malloc_trim(0)
         self._kept_bytes = _own_bytes()
