@@ -119,9 +119,11 @@ def test_a_pod_deleted_while_podyard_was_away_is_ended_in_time(survivor, client)
 
     kill(survivor)
     revive(survivor)
+    back_s = time.monotonic() - began_s
     until(lambda: client.is_gone(pod_path("stubborn")), within_s=30)
 
-    assert time.monotonic() - began_s < 15
+    # A second grace period would be another six seconds from when it is back.
+    assert time.monotonic() - began_s < max(6, back_s) + 5
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -211,9 +213,10 @@ def test_a_crash_during_pre_stop_grants_no_second_grace_period(survivor, client)
 
     kill(survivor)
     revive(survivor)
+    back_s = time.monotonic() - began_s
     until(lambda: client.is_gone(pod_path("parting")), within_s=40)
 
-    assert 8 < time.monotonic() - began_s < 20
+    assert 8 < time.monotonic() - began_s < max(10, back_s) + 8
 
 
 def test_a_containerd_that_dies_takes_no_container_with_it(survivor, client):
