@@ -100,18 +100,20 @@ async def end_forgotten(row: Instance) -> int:
     """
     # What has ended is asked for first: what lives now lives in spite of it.
     ended = await _ended(f"unix://{row.containerd_socket}")
-    traces = await asyncio.to_thread(_look, row)
-    alive = {
-        name: living
-        for name in ended
-        if (living := tuple(_processes(traces, frozenset({name}))))
-    }
+    alive = await asyncio.to_thread(_find_alive, row, ended)
     for name, living in alive.items():
         log.info("forgotten_task_ended", id=name)
         await end_task(str(row.containerd_socket), name)
         # Those of a task that containerd has forgotten, too.
         await asyncio.to_thread(kill_all, living, within_s=5.0)
     return len(alive)
+
+
+def _find_alive(row: Instance, ids: frozenset[str]) -> dict[str, tuple[ProcessId, ...]]:
+    """Return the processes of those of some ids that have any (blocking)."""
+    traces = _look(row)
+    found = {name: tuple(_processes(traces, frozenset({name}))) for name in ids}
+    return {name: living for name, living in found.items() if living}
 
 
 async def _ended(endpoint: str) -> frozenset[str]:
