@@ -7,14 +7,14 @@ import argparse
 import asyncio
 import platform
 import shutil
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 import podyard
+from benchmarks import podman
 from benchmarks.figures import Report, p50, quantile
-from benchmarks.floor import IMAGE, Floor, floor_runtime
+from benchmarks.floor import Floor, floor_runtime
 from benchmarks.instance import Bench, delete, pod, usage, watching
 from benchmarks.probes import measure_probes
 from benchmarks.pulls import measure_pulls
@@ -58,43 +58,8 @@ async def one_at_a_time(
         f"CRI floor {ms(p50(raw))} / {ms(quantile(raw, 0.9))}; over it {ms(over)} "
         "(aim 50 ms)",
     )
-    podman = shutil.which("podman")
-    if podman is None:
-        report.add("    podman kube play", "not installed")
-        return
-    report.add("    podman kube play, p50", podman_one(rounds))
-
-
-def podman_one(rounds: int) -> str:
-    """Time `podman kube play` of the same Pod, where its image is in podman's store."""
-    present = subprocess.run(
-        ["podman", "image", "exists", IMAGE], capture_output=True, check=False
-    )
-    if present.returncode:
-        return f"{IMAGE} is not in podman's store"
-    took = []
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as manifest:
-        import yaml  # noqa: PLC0415 - only here
-
-        yaml.safe_dump(pod("bench-podman"), manifest)
-        manifest.flush()
-        for _ in range(rounds):
-            begin = time.perf_counter()
-            done = subprocess.run(
-                ["podman", "kube", "play", manifest.name],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            took.append(time.perf_counter() - begin)
-            subprocess.run(
-                ["podman", "kube", "down", manifest.name],
-                capture_output=True,
-                check=False,
-            )
-            if done.returncode:
-                return f"failed here: {done.stderr.strip().splitlines()[-1][:120]}"
-    return ms(p50(took))
+    figure = await asyncio.to_thread(podman.time_kube_play, rounds)
+    report.add("    podman kube play, p50", figure)
 
 
 async def at_once(

@@ -33,6 +33,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urljoin
 
+from benchmarks import podman
 from benchmarks.figures import Report, p50
 from benchmarks.instance import Bench, delete, pod
 from podyard.api.documents import Document
@@ -296,10 +297,7 @@ async def containerd_clients(bench: Bench) -> AsyncIterator[list[Client]]:
 def podman_client(scratch: Path) -> Client:
     """Return podman with a store of its own, away from that of the machine."""
     # Its lock on the store lives as long as the directory does.
-    command = (
-        *("podman", "--cgroup-manager", "cgroupfs", "--events-backend", "file"),
-        *("--root", str(scratch / "podman"), "--runroot", str(scratch / "podman-run")),
-    )
+    command = podman.command(scratch)
 
     async def pull(image: str) -> float:
         return await _run(*command, "pull", "-q", "--tls-verify=false", image)
@@ -328,7 +326,7 @@ async def measure_pulls(bench: Bench, report: Report, rounds: int) -> None:
                 for what in _LAYERS
             }
             async with containerd_clients(bench) as clients:
-                if shutil.which("podman") is not None:
+                if podman.is_installed():
                     clients.append(podman_client(scratch))
                 for what, image in names.items():
                     await _take_turns(clients, what, image, rounds)
