@@ -15,6 +15,7 @@ from podyard.api.core_v1 import Container, Handler, Pod
 from podyard.cri.services import RuntimeService
 from podyard.lib.aio import finish
 from podyard.lib.clock import Clock
+from podyard.lib.values import dataclass
 from podyard.node.hooks.build import build_delivery_id, build_failure
 from podyard.node.hooks.deliveries import Deliveries, HookName
 from podyard.node.hooks.handler import (
@@ -35,6 +36,18 @@ Warn = Callable[[Pod, str, str], None]
 #: many seconds: long enough for a runtime to come back.
 _TRIES: Final = 30
 _TRY_AGAIN_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A hook that is due, whatever number of deliveries it takes."""
+
+    hook: HookName
+    pod: Pod
+    container: Container
+    container_id: str
+    pod_ips: tuple[str, ...]
+    handler: Handler
 
 
 class HookRunner:
@@ -107,7 +120,7 @@ class HookRunner:
         handler = container.lifecycle.post_start if container.lifecycle else None
         if handler is not None:
             await self._deliver(
-                "PostStart", pod, container, container_id, pod_ips, handler
+                _Call("PostStart", pod, container, container_id, pod_ips, handler)
             )
 
     async def pre_stop(
@@ -128,37 +141,19 @@ class HookRunner:
         if handler is not None:
             log.debug("pre_stop_begins", pod=pod.full_name, until=deadline_at)
             await self._deliver(
-                "PreStop", pod, container, container_id, pod_ips, handler
+                _Call("PreStop", pod, container, container_id, pod_ips, handler)
             )
 
-    async def _deliver(
-        self,
-        hook: HookName,
-        pod: Pod,
-        container: Container,
-        container_id: str,
-        pod_ips: tuple[str, ...],
-        handler: Handler,
-    ) -> None:
+    async def _deliver(self, call: _Call) -> None:
         for last in (*(False for _ in range(_TRIES - 1)), True):
-            if await self._try(
-                hook, pod, container, container_id, pod_ips, handler, last=last
-            ):
+            if await self._try(call, last=last):
                 return
             await asyncio.sleep(_TRY_AGAIN_S)
 
-    async def _try(
-        self,
-        hook: HookName,
-        pod: Pod,
-        container: Container,
-        container_id: str,
-        pod_ips: tuple[str, ...],
-        handler: Handler,
-        *,
-        last: bool,
-    ) -> bool:
+    async def _try(self, call: _Call, *, last: bool) -> bool:
         """Return whether the delivery came to its end."""
+        hook, pod, container = call.hook, call.pod, call.container
+        container_id, handler = call.container_id, call.handler
         delivery = await self._deliveries.begin(pod, container, container_id, hook)
         if delivery is None:
             return True
@@ -166,7 +161,7 @@ class HookRunner:
             pod=pod,
             container=container,
             container_id=container_id,
-            pod_ips=pod_ips,
+            pod_ips=call.pod_ips,
             runtime=self._runtime,
             documented=self._documented,
             warn=lambda reason, message: self._warn(pod, reason, message),
