@@ -8,7 +8,7 @@ are as the API spells them; quantities stay strings (``api.quantity`` reads them
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from podyard.api.documents import Document
 from podyard.lib.values import dataclass
@@ -580,18 +580,3 @@ class Pod:
             if any(c.name == container for c in listed):
                 return f"spec.{field_name}{{{container}}}"
         return ""
-
-
-def object_reference(document: Document, field_path: str = "") -> dict[str, Any]:
-    """Return an ObjectReference to a document, as ``involvedObject`` holds it."""
-    metadata = document.get("metadata") or {}
-    reference = {
-        "kind": document.get("kind", "Pod"),
-        "namespace": metadata.get("namespace", ""),
-        "name": metadata.get("name", ""),
-        "uid": metadata.get("uid", ""),
-        "apiVersion": document.get("apiVersion", "v1"),
-        "resourceVersion": metadata.get("resourceVersion", ""),
-        "fieldPath": field_path,
-    }
-    return {key: value for key, value in reference.items() if value}

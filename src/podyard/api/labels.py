@@ -270,7 +270,6 @@ _OPERATORS: Final = {
     ">": Operator.GREATER_THAN,
     "<": Operator.LESS_THAN,
 }
-_KEYWORDS: Final = {"in", "notin"}
 _END: Final = ""
 
 

@@ -215,15 +215,9 @@ KINDS: Final = (
 )
 
 
-def find_kind(group: str, version: str, resource: str) -> Kind | None:
-    """Return the kind behind a path's group, version and plural, if we have it."""
-    return _BY_RESOURCE.get((group, version, resource))
-
-
 def find_kind_by_name(api_version: str, kind: str) -> Kind | None:
     """Return the kind behind a document's ``apiVersion`` and ``kind``, if any."""
     return _BY_NAME.get((api_version, kind))
 
 
-_BY_RESOURCE = {(kind.group, kind.version, kind.resource): kind for kind in KINDS}
 _BY_NAME = {(kind.api_version, kind.kind): kind for kind in KINDS}

@@ -24,7 +24,6 @@ _GETLINK: Final = 18
 _NEWADDR: Final = 20
 _GETADDR: Final = 22
 _NEWROUTE: Final = 24
-_DELROUTE: Final = 25
 _GETROUTE: Final = 26
 _DONE: Final = 3
 _ERROR: Final = 2
@@ -173,10 +172,6 @@ class Netlink:
         self._ask(
             _NEWROUTE, _REQUEST | _ACK | _CREATE | _REPLACE, _route_body(network, index)
         )
-
-    def delete_route(self, network: Network, index: int) -> None:
-        """Remove such a route; ``OSError`` when there is none."""
-        self._ask(_DELROUTE, _REQUEST | _ACK, _route_body(network, index))
 
     def _ask(self, kind: int, flags: int, body: bytes) -> list[tuple[int, bytes]]:
         """Send a request; return the answers up to the acknowledgement or end."""

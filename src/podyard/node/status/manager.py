@@ -110,11 +110,6 @@ class StatusManager:
         while (entry := self._entries.get(uid)) is not None and entry.busy:
             await self._told.wait()
 
-    @property
-    def unsent(self) -> int:
-        """How many Pods the API has not been told of."""
-        return sum(entry.busy for entry in self._entries.values())
-
     async def run(self) -> None:
         """Send for ever."""
         for uid, entry in self._entries.items():

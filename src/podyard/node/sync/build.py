@@ -4,7 +4,7 @@ Source: ``pkg/kubelet/kuberuntime`` and ``pkg/securitycontext`` (v1.36), the CRI
 API, and Kubernetes docs "Configure a Security Context".
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import field
 from typing import Any, Final
 
@@ -507,8 +507,3 @@ def container_log_link(pod: Pod, container: str, container_id: str) -> str:
     tail = f"-{container_id}.log"
     head = f"{pod.name}_{pod.namespace}_{container}"
     return head[: 255 - len(tail)] + tail
-
-
-def env_mapping(env: Iterable[EnvVar]) -> Mapping[str, str]:
-    """Return built variables as texts."""
-    return {v.name: v.value.decode("utf-8", "surrogateescape") for v in env}
